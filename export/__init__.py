@@ -1,0 +1,1 @@
+"""Checkpoint to `.mar`, ONNX and manifest."""

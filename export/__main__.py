@@ -1,0 +1,92 @@
+"""Export a checkpoint: `python -m export` writes the .mar, the ONNX file and the manifest to model_store/."""
+
+import argparse
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.archive import MODEL_NAME, write_archive
+from export.graph import OPSET, write_onnx
+from export.parity import Parity, ParityError, measure_parity, require_parity
+from handler.model import Model, load_model
+from training.checkpoint import SHIPPED, file_digest
+from training.data import read_npz
+from training.synthetic import generate
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "torch-model-archiver",
+)
+
+
+def export(checkpoint: Path, output: Path, tiles: NDArray[np.uint8]) -> dict[str, Any]:
+    """Write all artifacts; returns the manifest. Raises `ParityError` before the manifest is written."""
+    output.mkdir(parents=True, exist_ok=True)
+    manifest_file = output / "manifest.json"
+    manifest_file.unlink(missing_ok=True)
+    model = load_model(checkpoint)
+    onnx_file, archive = output / f"{MODEL_NAME}.onnx", output / f"{MODEL_NAME}.mar"
+    write_onnx(model, onnx_file)
+    parity = measure_parity(model, onnx_file, tiles)
+    require_parity(parity)
+    write_archive(checkpoint, model.version, archive)
+    manifest = make_manifest(model, [onnx_file, archive], parity)
+    manifest_file.write_text(json.dumps(manifest, indent=2) + "\n")
+    return manifest
+
+
+def make_manifest(model: Model, files: list[Path], parity: Parity) -> dict[str, Any]:
+    """Digests, sizes, versions and parity figures."""
+    return {
+        "model": model.identity(),
+        "artifacts": {
+            file.name: {"sha256": file_digest(file), "bytes": file.stat().st_size}
+            for file in files
+        },
+        "onnx": {
+            "opset": OPSET,
+            "parity": {"runtime": "onnxruntime CPU", **parity.to_json()},
+        },
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("model_store"), help="folder to write to"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="npz whose test tiles the parity check uses; default: generated tiles",
+    )
+    arguments = parser.parse_args()
+    tiles = (
+        read_npz(arguments.data).test.images
+        if arguments.data
+        else generate(72, seed=0).images
+    )
+    try:
+        manifest = export(arguments.checkpoint, arguments.output, tiles)
+    except ParityError as error:
+        sys.exit(f"export: {error}")
+    print(json.dumps(manifest, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Explanations: one module per family, one registry."""

@@ -1,0 +1,59 @@
+"""A model as it is served: weights, preprocessing and identity, read from a folder."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.models import ResNet
+
+from handler.network import load_network
+from handler.preprocess import Preprocessing
+
+WEIGHTS = "pathmnist_resnet18.safetensors"
+CARD = "pathmnist_resnet18.json"
+
+
+class ModelError(ValueError):
+    """The files of a model are incomplete or do not belong together."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """`digest` is the SHA-256 of the weights file; `training_data` says in words what the weights have seen."""
+
+    name: str
+    version: str
+    digest: str
+    training_data: str
+    preprocessing: Preprocessing
+    network: ResNet
+
+    def identity(self) -> dict[str, Any]:
+        """The `model` block of every answer."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "digest": self.digest,
+            "training_data": self.training_data,
+        }
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
+    """Read weights and card; raises `ModelError` when the card lacks a key or names other weights."""
+    weights = folder / WEIGHTS
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        card = json.loads((folder / CARD).read_text())
+        expected, name, version = card["digest"], card["name"], card["version"]
+        training_data = card["training"]["data"]
+        preprocessing = Preprocessing.from_json(card["preprocessing"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{CARD} does not fit its schema: {error!r}") from error
+    if digest != expected:
+        raise ModelError(f"{WEIGHTS} has SHA-256 {digest}, its card says {expected}")
+    network = load_network(weights).requires_grad_(False).to(device)
+    return Model(name, version, digest, training_data, preprocessing, network)

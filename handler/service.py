@@ -1,0 +1,244 @@
+"""The server-independent core: a list of requests to a list of responses, one for each, in order.
+
+A batch may mix predictions and explanations with different methods and targets, and good requests with bad ones.
+The network runs once for all; explanations run in groups that share a method and its parameters. A response
+depends on its own request alone.
+"""
+
+import base64
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handler.engine import Forward, TorchEngine
+from handler.errors import RequestError, error_json
+from handler.explain.attribution import Attribution, Question
+from handler.explain.registry import METHODS
+from handler.image import ImageLimits
+from handler.model import Model
+from handler.render import ALPHA, COLORMAP, draw
+from handler.request import ExplanationRequest, RawRequest, TileRequest, parse_request
+from handler.tissue import CODES, TISSUES
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Response:
+    """An HTTP status and a JSON body."""
+
+    status: int
+    body: bytes
+
+
+class ExplanationError(RuntimeError):
+    """A method gave no usable map."""
+
+
+class Service:
+    """Answers requests with one model on one device."""
+
+    def __init__(self, model: Model, device: torch.device, limits: ImageLimits) -> None:
+        self._model = model
+        self._engine = TorchEngine(model, device)
+        self._limits = limits
+
+    def respond(self, requests: Sequence[RawRequest]) -> list[Response]:
+        """Answer every request; never raises for a fault of one of them."""
+        parsed = [self._parse(request) for request in requests]
+        tiles = {
+            index: item
+            for index, item in enumerate(parsed)
+            if isinstance(item, TileRequest)
+        }
+        responses = {
+            index: item
+            for index, item in enumerate(parsed)
+            if isinstance(item, Response)
+        }
+        if tiles:
+            responses |= dict(
+                zip(tiles, self._answer(list(tiles.values())), strict=True)
+            )
+        return [responses[index] for index in range(len(requests))]
+
+    def _parse(self, request: RawRequest) -> TileRequest | Response:
+        try:
+            return parse_request(request, self._limits)
+        except RequestError as error:
+            return _json_response(error.status, error.to_json())
+        except Exception:
+            logger.exception("a request could not be parsed")
+            return _internal_error()
+
+    def _answer(self, tiles: list[TileRequest]) -> list[Response]:
+        try:
+            forward = self._engine.forward([tile.image for tile in tiles])
+        except Exception:
+            logger.exception("classification of %d tiles failed", len(tiles))
+            return [_internal_error() for _ in tiles]
+        explanations = self._explain(tiles, forward)
+        logits = forward.logits.double().cpu()
+        probabilities = logits.softmax(dim=1).numpy()
+        return [
+            self._tile_response(
+                probabilities[index], logits[index].tolist(), explanations[index]
+            )
+            for index in range(len(tiles))
+        ]
+
+    def _tile_response(
+        self,
+        probabilities: NDArray[np.float64],
+        logits: list[float],
+        explanations: list[dict[str, Any]] | None,
+    ) -> Response:
+        if explanations is None:
+            return _internal_error()
+        tissue = TISSUES[int(probabilities.argmax())]
+        body: dict[str, Any] = {
+            "model": self._model.identity(),
+            "prediction": {
+                "class_id": tissue.class_id,
+                "code": tissue.code,
+                "name": tissue.name,
+                "probability": float(probabilities.max()),
+                "calibrated": False,
+            },
+            "probabilities": dict(zip(CODES, probabilities.tolist(), strict=True)),
+            "logits": logits,
+        }
+        if explanations:
+            body["explanations"] = explanations
+        return _json_response(200, body)
+
+    def _explain(
+        self, tiles: list[TileRequest], forward: Forward
+    ) -> list[list[dict[str, Any]] | None]:
+        """For each tile its explanations in the order asked, or None where one failed."""
+        results: list[list[dict[str, Any] | None]] = [
+            [None] * len(tile.explanations) for tile in tiles
+        ]
+        for members in _groups(tiles).values():
+            indices = [index for index, _ in members]
+            wanted = [
+                tiles[index].explanations[position] for index, position in members
+            ]
+            try:
+                targets = _targets(wanted, forward.logits[indices])
+                attribution = self._attribute(wanted[0], forward, indices, targets)
+            except Exception:
+                logger.exception(
+                    "%s of %d tiles failed", wanted[0].method, len(members)
+                )
+                continue
+            for row, (index, position) in enumerate(members):
+                results[index][position] = _explanation_json(
+                    wanted[row], int(targets[row]), attribution, row, tiles[index].image
+                )
+        return [
+            [item for item in items if item is not None] if None not in items else None
+            for items in results
+        ]
+
+    def _attribute(
+        self,
+        wanted: ExplanationRequest,
+        forward: Forward,
+        indices: list[int],
+        targets: torch.Tensor,
+    ) -> Attribution:
+        question = Question(
+            self._model.network,
+            self._model.preprocessing,
+            forward.inputs[indices],
+            forward.features[indices],
+            forward.logits[indices],
+            targets,
+        )
+        attribution = METHODS[wanted.method].explain(question, dict(wanted.parameters))
+        if not attribution.values.isfinite().all():
+            raise ExplanationError(f"{wanted.method} gave values that are not finite")
+        return attribution
+
+
+def _groups(
+    tiles: list[TileRequest],
+) -> dict[tuple[str, tuple[tuple[str, int | str], ...]], list[tuple[int, int]]]:
+    """(tile, position) of every explanation, by method and parameters."""
+    groups: dict[
+        tuple[str, tuple[tuple[str, int | str], ...]], list[tuple[int, int]]
+    ] = {}
+    for index, tile in enumerate(tiles):
+        for position, wanted in enumerate(tile.explanations):
+            groups.setdefault((wanted.method, wanted.parameters), []).append(
+                (index, position)
+            )
+    return groups
+
+
+def _targets(wanted: list[ExplanationRequest], logits: torch.Tensor) -> torch.Tensor:
+    predicted = logits.argmax(dim=1).tolist()
+    targets = [
+        top if item.target is None else item.target
+        for item, top in zip(wanted, predicted, strict=True)
+    ]
+    return torch.tensor(targets, device=logits.device)
+
+
+def _explanation_json(
+    wanted: ExplanationRequest,
+    target: int,
+    attribution: Attribution,
+    row: int,
+    image: NDArray[np.uint8],
+) -> dict[str, Any]:
+    values = attribution.values[row].detach().float().cpu().numpy()
+    display = METHODS[wanted.method].display
+    strength = (
+        np.maximum(values, 0) if display == "positive" else np.abs(values).sum(axis=0)
+    )
+    picture = draw(strength, image)
+    answer = {
+        "method": wanted.method,
+        "target": {"class_id": target, "code": CODES[target]},
+        **attribution.facts[row],
+        "unit": attribution.unit,
+        "rendering": {
+            "shows": display,
+            "stretch": "min-max",
+            "range": [picture.low, picture.high],
+            "colormap": COLORMAP,
+            "alpha": ALPHA,
+        },
+        "heatmap": picture.heatmap,
+        "overlay": picture.overlay,
+    }
+    if wanted.raw:
+        answer["attribution"] = {
+            "dtype": "float32",
+            "shape": list(values.shape),
+            "data": base64.b64encode(
+                np.ascontiguousarray(values, "<f4").tobytes()
+            ).decode("ascii"),
+        }
+    return answer
+
+
+def _json_response(status: int, body: dict[str, Any]) -> Response:
+    return Response(
+        status, json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
+    )
+
+
+def _internal_error() -> Response:
+    return _json_response(
+        500,
+        error_json("internal_error", "The server failed to answer this request.", None),
+    )

@@ -1,0 +1,1 @@
+"""Data to checkpoint to evaluation report."""

@@ -1,0 +1,64 @@
+"""Tiles that have been enlarged and reduced again: what a file's way to the server does to them."""
+
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from handler.preprocess import Kernel, cubic, resampling_matrix, triangle
+
+FACTORS = (1.5, 64 / 28, 4.0, 8.0)
+
+
+def box(distance: Tensor) -> Tensor:
+    """Nearest neighbour when enlarging, the mean of the covered pixels when reducing."""
+    return ((distance > -0.5) & (distance <= 0.5)).float()
+
+
+def lanczos(distance: Tensor) -> Tensor:
+    """The sinc kernel with three lobes, Pillow's LANCZOS."""
+    return torch.where(
+        distance.abs() < 3, torch.sinc(distance) * torch.sinc(distance / 3), 0.0
+    )
+
+
+KERNELS: dict[str, Kernel] = {
+    "box": box,
+    "triangle": triangle,
+    "cubic": cubic,
+    "lanczos": lanczos,
+}
+REDUCING = ("box", "cubic", "lanczos")
+
+
+def round_trip(size: int, enlarged: int, enlarge: Kernel, reduce: Kernel) -> Tensor:
+    """The matrix `[size, size]` that enlarges a line of pixels and reduces it again."""
+    return resampling_matrix(enlarged, size, reduce) @ resampling_matrix(
+        size, enlarged, enlarge
+    )
+
+
+class RandomRoundTrip(nn.Module):
+    """Send each tile, with a given probability, through a random enlargement and back.
+
+    Nobody knows by which filter a tile came to its size; a model that saw many gives one answer for all of them.
+    """
+
+    def __init__(self, size: int, probability: float) -> None:
+        super().__init__()
+        matrices = [
+            round_trip(size, round(size * factor), KERNELS[enlarge], KERNELS[reduce])
+            for factor, enlarge, reduce in product(FACTORS, KERNELS, REDUCING)
+        ]
+        self.register_buffer(
+            "bank", torch.stack([torch.eye(size), *matrices]), persistent=False
+        )
+        self.probability = probability
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """Tiles `[N, 3, S, S]` in [0, 1]."""
+        count, bank = len(tiles), self.get_buffer("bank")
+        choice = torch.randint(1, len(bank), (count,), device=tiles.device)
+        choice *= torch.rand(count, device=tiles.device) < self.probability
+        matrix = bank[choice][:, None]
+        return (matrix @ tiles @ matrix.transpose(-1, -2)).clamp(0, 1)
