@@ -48,10 +48,7 @@ def make_manifest(model: Model, files: list[Path], parity: Parity) -> dict[str, 
     """Digests, sizes, versions and parity figures."""
     return {
         "model": model.identity(),
-        "artifacts": {
-            file.name: {"sha256": file_digest(file), "bytes": file.stat().st_size}
-            for file in files
-        },
+        "artifacts": {file.name: {"sha256": file_digest(file), "bytes": file.stat().st_size} for file in files},
         "onnx": {
             "opset": OPSET,
             "parity": {"runtime": "onnxruntime CPU", **parity.to_json()},
@@ -61,26 +58,16 @@ def make_manifest(model: Model, files: list[Path], parity: Parity) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument(
-        "--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card"
-    )
-    parser.add_argument(
-        "--output", type=Path, default=Path("model_store"), help="folder to write to"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
+    parser.add_argument("--output", type=Path, default=Path("model_store"), help="folder to write to")
     parser.add_argument(
         "--data",
         type=Path,
         help="npz whose test tiles the parity check uses; default: generated tiles",
     )
     arguments = parser.parse_args()
-    tiles = (
-        read_npz(arguments.data).test.images
-        if arguments.data
-        else generate(72, seed=0).images
-    )
+    tiles = read_npz(arguments.data).test.images if arguments.data else generate(72, seed=0).images
     try:
         manifest = export(arguments.checkpoint, arguments.output, tiles)
     except ParityError as error:

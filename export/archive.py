@@ -50,7 +50,7 @@ def write_archive(checkpoint: Path, version: str, path: Path) -> None:
 def _run_archiver(options: dict[str, str | Path], scratch: Path) -> None:
     """torch-model-archiver works in a folder of the temporary directory that is named after the model alone, so
     it gets a temporary directory of its own."""
-    command = [sys.executable, "-m", "model_archiver.model_packaging"]
+    command = [str(Path(sys.executable).with_name("torch-model-archiver"))]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
     subprocess.run(command, check=True, env={**os.environ, "TMPDIR": str(scratch)})

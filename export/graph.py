@@ -25,9 +25,7 @@ class Graph(nn.Module):
         super().__init__()
         self.network = model.network
         self.spec = model.preprocessing
-        enlarge = resampling_matrix(
-            self.spec.canonical_size, self.spec.input_size, triangle
-        )
+        enlarge = resampling_matrix(self.spec.canonical_size, self.spec.input_size, triangle)
         self.register_buffer("enlarge", enlarge)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -41,9 +39,7 @@ class Graph(nn.Module):
         pixels = image.permute(0, 3, 1, 2).float()
         tiles = (rows @ pixels @ columns.T).clamp(0, 255) / 255
         enlarge = self.get_buffer("enlarge")
-        features = feature_map(
-            self.network, normalise(enlarge @ tiles @ enlarge.T, self.spec)
-        )
+        features = feature_map(self.network, normalise(enlarge @ tiles @ enlarge.T, self.spec))
         logits = classify(self.network, features)
         return (
             logits,
@@ -56,12 +52,7 @@ class Graph(nn.Module):
 def write_onnx(model: Model, path: Path) -> None:
     """Export with dynamic batch, height and width; the metadata names classes, preprocessing and weights."""
     example = torch.zeros(2, 40, 50, 3, dtype=torch.uint8)
-    dynamic = {
-        "image": {
-            axis: torch.export.Dim(name)
-            for axis, name in enumerate(("batch", "height", "width"))
-        }
-    }
+    dynamic = {"image": {axis: torch.export.Dim(name) for axis, name in enumerate(("batch", "height", "width"))}}
     logging.getLogger("torch.utils._sympy.interp").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,9 +92,7 @@ def _strip_traces(proto: onnx.ModelProto) -> None:
 
 
 def _metadata(model: Model) -> dict[str, str]:
-    classes = [
-        {"class_id": t.class_id, "code": t.code, "name": t.name} for t in TISSUES
-    ]
+    classes = [{"class_id": t.class_id, "code": t.code, "name": t.name} for t in TISSUES]
     return {
         "name": model.name,
         "version": model.version,

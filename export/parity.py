@@ -31,13 +31,9 @@ class Parity:
         return asdict(self)
 
 
-def measure_parity(
-    model: Model, onnx_file: Path, tiles: NDArray[np.uint8], batch_size: int = 32
-) -> Parity:
+def measure_parity(model: Model, onnx_file: Path, tiles: NDArray[np.uint8], batch_size: int = 32) -> Parity:
     """Compare ONNX Runtime on the CPU with PyTorch on tiles uint8 `[N, S, S, 3]`."""
-    session = onnxruntime.InferenceSession(
-        onnx_file, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
     engine = TorchEngine(model, torch.device("cpu"))
     differences, agreements = [], []
     for start in range(0, len(tiles), batch_size):
@@ -46,17 +42,12 @@ def measure_parity(
         found = np.asarray(session.run(["logits"], {"image": batch})[0])
         differences.append(np.abs(found - expected).max())
         agreements.append(found.argmax(axis=1) == expected.argmax(axis=1))
-    return Parity(
-        len(tiles), float(max(differences)), float(np.concatenate(agreements).mean())
-    )
+    return Parity(len(tiles), float(max(differences)), float(np.concatenate(agreements).mean()))
 
 
 def require_parity(parity: Parity) -> None:
     """Raise `ParityError` past 1e-4 in a logit or where any top class differs (NaN included)."""
-    if (
-        not parity.max_logit_difference <= MAX_LOGIT_DIFFERENCE
-        or parity.top1_agreement < 1
-    ):
+    if not parity.max_logit_difference <= MAX_LOGIT_DIFFERENCE or parity.top1_agreement < 1:
         raise ParityError(
             f"ONNX Runtime and PyTorch differ: logits by {parity.max_logit_difference:.2e} "
             f"(allowed {MAX_LOGIT_DIFFERENCE:.0e}), top-1 agreement {parity.top1_agreement:.4f} on {parity.tiles} tiles"

@@ -46,9 +46,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        message = (
-            f"The data is not an image of a supported format ({', '.join(FORMATS)})."
-        )
+        message = f"The data is not an image of a supported format ({', '.join(FORMATS)})."
         raise RequestError("image_unreadable", message, "data", 415) from error
     except Exception as error:
         raise _broken(error) from error
@@ -85,12 +83,8 @@ def _load(image: Image.Image) -> Image.Image:
 def _broken(error: Exception) -> RequestError:
     """Pillow's decoders raise many types on damaged files; what they say tells cut from corrupt."""
     if "truncated" in str(error).lower():
-        return RequestError(
-            "image_truncated", "The image file ends before its last pixel.", "data"
-        )
-    return RequestError(
-        "image_corrupt", "The image file is damaged and cannot be decoded.", "data"
-    )
+        return RequestError("image_truncated", "The image file ends before its last pixel.", "data")
+    return RequestError("image_corrupt", "The image file is damaged and cannot be decoded.", "data")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -98,7 +92,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ALPHA or "transparency" in image.info:
         layer = image.convert("RGBA")
-        return Image.alpha_composite(
-            Image.new("RGBA", layer.size, "white"), layer
-        ).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")

@@ -20,10 +20,7 @@ def load_network(path: Path) -> ResNet:
     Raises `RuntimeError` when names or shapes do not fit.
     """
     network = build_network()
-    state = {
-        name: value.float() if value.is_floating_point() else value
-        for name, value in load_file(path).items()
-    }
+    state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
     network.load_state_dict(state)
     return network.eval()
 
@@ -31,9 +28,7 @@ def load_network(path: Path) -> ResNet:
 def feature_map(network: ResNet, inputs: Tensor) -> Tensor:
     """The output of `layer4`: `[N, 512, H/32, W/32]` for inputs `[N, 3, H, W]`."""
     stem = network.maxpool(network.relu(network.bn1(network.conv1(inputs))))
-    result: Tensor = network.layer4(
-        network.layer3(network.layer2(network.layer1(stem)))
-    )
+    result: Tensor = network.layer4(network.layer3(network.layer2(network.layer1(stem))))
     return result
 
 

@@ -23,15 +23,11 @@ class PathMNISTHandler:
         properties = context.system_properties
         settings = context.model_yaml_config.get("handler", {})
         gpu = properties.get("gpu_id")
-        device = torch.device(
-            "cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}"
-        )
+        device = torch.device("cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}")
         if "threads" in settings:
             torch.set_num_threads(settings["threads"])
         model = load_model(Path(properties["model_dir"]), device)
-        self._service = Service(
-            model, device, ImageLimits(**settings.get("image_limits", {}))
-        )
+        self._service = Service(model, device, ImageLimits(**settings.get("image_limits", {})))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch."""
@@ -42,7 +38,5 @@ class PathMNISTHandler:
         responses = self._service.respond(requests)
         for index, response in enumerate(responses):
             context.set_response_content_type(index, "application/json")
-            context.set_response_status(
-                response.status, HTTPStatus(response.status).phrase, index
-            )
+            context.set_response_status(response.status, HTTPStatus(response.status).phrase, index)
         return [response.body for response in responses]

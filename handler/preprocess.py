@@ -76,9 +76,7 @@ def resampling_matrix(source: int, target: int, kernel: Kernel) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _cached_matrix(
-    source: int, target: int, kernel: Kernel, device: torch.device
-) -> Tensor:
+def _cached_matrix(source: int, target: int, kernel: Kernel, device: torch.device) -> Tensor:
     return resampling_matrix(source, target, kernel).to(device)
 
 
@@ -113,6 +111,4 @@ def normalise(pixels: Tensor, spec: Preprocessing) -> Tensor:
 
 def preprocess(images: list[Tensor], spec: Preprocessing) -> Tensor:
     """Turn N images of any sizes (uint8 `[H, W, 3]`) into the network's input, float32 `[N, 3, I, I]`."""
-    return network_input(
-        torch.stack([canonical_tile(image, spec) for image in images]), spec
-    )
+    return network_input(torch.stack([canonical_tile(image, spec) for image in images]), spec)

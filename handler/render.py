@@ -32,18 +32,12 @@ def draw(strength: NDArray[np.float32], image: NDArray[np.uint8]) -> Picture:
     """
     size = display_size(image.shape[1], image.shape[0])
     low, high = float(strength.min()), float(strength.max())
-    stretched = (
-        (strength - low) / (high - low) if high > low else np.zeros_like(strength)
-    )
-    levels = Image.fromarray(stretched.astype(np.float32)).resize(
-        size, Image.Resampling.BILINEAR
-    )
+    stretched = (strength - low) / (high - low) if high > low else np.zeros_like(strength)
+    levels = Image.fromarray(stretched.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     index = np.rint(np.clip(np.asarray(levels), 0, 1) * 255).astype(np.uint8)
     heatmap = Image.fromarray(_palette()[index])
     background = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
-    return Picture(
-        _png(heatmap), _png(Image.blend(background, heatmap, ALPHA)), low, high
-    )
+    return Picture(_png(heatmap), _png(Image.blend(background, heatmap, ALPHA)), low, high)
 
 
 def display_size(width: int, height: int) -> tuple[int, int]:

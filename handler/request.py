@@ -58,10 +58,9 @@ def parse_request(request: RawRequest, limits: ImageLimits) -> TileRequest:
 def _separate(fields: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
     """The image in whatever form it came, and the options as text. Query and form win over a JSON body."""
     body = next((fields[name] for name in IMAGE_FIELDS if name in fields), None)
-    options = {
-        name: value for name, value in fields.items() if name not in IMAGE_FIELDS
-    }
-    if _looks_like_json(body):
+    options = {name: value for name, value in fields.items() if name not in IMAGE_FIELDS}
+    if isinstance(body, str | bytes | bytearray) and body[:1] in ("{", "[", b"{", b"["):
+        # No image format begins like this: JSON that came without its content type.
         body = _parse_json(body)
     if isinstance(body, Mapping):
         options = {
@@ -76,41 +75,23 @@ def _separate(fields: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
     return body, {name: _text(name, value) for name, value in options.items()}
 
 
-def _looks_like_json(body: Any) -> bool:
-    """Whether undecoded JSON was sent: no image format begins like this."""
-    return isinstance(body, str | bytes | bytearray) and body[:1] in (
-        "{",
-        "[",
-        b"{",
-        b"[",
-    )
-
-
 def _parse_json(body: str | bytes | bytearray) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise RequestError(
-            "json_invalid", "The body is not valid JSON.", "body"
-        ) from error
+        raise RequestError("json_invalid", "The body is not valid JSON.", "body") from error
 
 
 def _from_base64(value: Any) -> bytes:
     if value is None:
-        raise RequestError(
-            "image_missing", "The JSON body needs a field 'image'.", "image"
-        )
+        raise RequestError("image_missing", "The JSON body needs a field 'image'.", "image")
     if not isinstance(value, str):
-        raise RequestError(
-            "base64_invalid", "'image' must be a base64 string.", "image"
-        )
+        raise RequestError("base64_invalid", "'image' must be a base64 string.", "image")
     encoded = value.partition(",")[2] if value.startswith("data:") else value
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RequestError(
-            "base64_invalid", "'image' is not valid base64.", "image"
-        ) from error
+        raise RequestError("base64_invalid", "'image' is not valid base64.", "image") from error
 
 
 def _text(name: str, value: Any) -> str:
@@ -118,23 +99,17 @@ def _text(name: str, value: Any) -> str:
         try:
             return value.decode()
         except UnicodeDecodeError as error:
-            raise RequestError(
-                "parameter_invalid", f"{name!r} is not UTF-8 text.", name
-            ) from error
+            raise RequestError("parameter_invalid", f"{name!r} is not UTF-8 text.", name) from error
     if isinstance(value, str | int) and not isinstance(value, bool):
         return str(value)
-    raise RequestError(
-        "parameter_invalid", f"{name!r} must be text or an integer.", name
-    )
+    raise RequestError("parameter_invalid", f"{name!r} must be text or an integer.", name)
 
 
 def _image_bytes(body: Any) -> bytes:
     if body is None:
         raise RequestError("image_missing", "The request holds no image.", "data")
     if isinstance(body, str):
-        raise RequestError(
-            "image_unreadable", "The body is text, not an image.", "data", 415
-        )
+        raise RequestError("image_unreadable", "The body is text, not an image.", "data", 415)
     if not isinstance(body, bytes | bytearray):
         raise RequestError(
             "json_invalid",
@@ -144,12 +119,8 @@ def _image_bytes(body: Any) -> bytes:
     return bytes(body)
 
 
-def _explanations(
-    options: Mapping[str, str], verb_explain: bool
-) -> tuple[ExplanationRequest, ...]:
-    names = options.get(
-        "method" if verb_explain else "explain", DEFAULT_METHOD if verb_explain else ""
-    )
+def _explanations(options: Mapping[str, str], verb_explain: bool) -> tuple[ExplanationRequest, ...]:
+    names = options.get("method" if verb_explain else "explain", DEFAULT_METHOD if verb_explain else "")
     misplaced = "explain" if verb_explain else "method"
     if misplaced in options:
         message = "Use 'method' with /explanations and 'explain' with /predictions."
@@ -167,10 +138,7 @@ def _explanations(
     _refuse_unused(options, methods)
     target = _target(options.get("target"))
     raw = _choice("return", options.get("return", "images"), ("images", "raw")) == "raw"
-    return tuple(
-        ExplanationRequest(name, _parameters(name, options), target, raw)
-        for name in methods
-    )
+    return tuple(ExplanationRequest(name, _parameters(name, options), target, raw) for name in methods)
 
 
 def _nothing_to_explain(options: Mapping[str, str]) -> tuple[()]:
@@ -192,25 +160,15 @@ def _target(value: str | None) -> int | None:
         return None
     if value.upper() in CODES:
         return CODES.index(value.upper())
-    if (
-        value.isascii()
-        and value.isdigit()
-        and len(value) < 3
-        and int(value) < NUM_CLASSES
-    ):
+    if value.isascii() and value.isdigit() and len(value) < 3 and int(value) < NUM_CLASSES:
         return int(value)
     message = f"There is no class {value[:20]!r}; use 0 to {NUM_CLASSES - 1} or one of {', '.join(CODES)}."
     raise RequestError("target_invalid", message, "target")
 
 
-def _parameters(
-    method: str, options: Mapping[str, str]
-) -> tuple[tuple[str, int | str], ...]:
+def _parameters(method: str, options: Mapping[str, str]) -> tuple[tuple[str, int | str], ...]:
     specs = METHODS[method].parameters
-    return tuple(
-        (name, _parameter(name, options.get(name), spec))
-        for name, spec in sorted(specs.items())
-    )
+    return tuple((name, _parameter(name, options.get(name), spec)) for name, spec in sorted(specs.items()))
 
 
 def _parameter(name: str, value: str | None, spec: Parameter) -> int | str:
@@ -228,7 +186,5 @@ def _parameter(name: str, value: str | None, spec: Parameter) -> int | str:
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
-        raise RequestError(
-            "parameter_invalid", f"{name!r} must be one of {', '.join(choices)}.", name
-        )
+        raise RequestError("parameter_invalid", f"{name!r} must be one of {', '.join(choices)}.", name)
     return value

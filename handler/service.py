@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from handler.engine import Forward, TorchEngine
 from handler.errors import RequestError, error_json
@@ -26,6 +27,9 @@ from handler.render import ALPHA, COLORMAP, draw
 from handler.request import ExplanationRequest, RawRequest, TileRequest, parse_request
 from handler.tissue import CODES, TISSUES
 
+# A method with its parameters: what explanations have to share to be computed together.
+Group = tuple[str, tuple[tuple[str, int | str], ...]]
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,10 +39,6 @@ class Response:
 
     status: int
     body: bytes
-
-
-class ExplanationError(RuntimeError):
-    """A method gave no usable map."""
 
 
 class Service:
@@ -52,20 +52,10 @@ class Service:
     def respond(self, requests: Sequence[RawRequest]) -> list[Response]:
         """Answer every request; never raises for a fault of one of them."""
         parsed = [self._parse(request) for request in requests]
-        tiles = {
-            index: item
-            for index, item in enumerate(parsed)
-            if isinstance(item, TileRequest)
-        }
-        responses = {
-            index: item
-            for index, item in enumerate(parsed)
-            if isinstance(item, Response)
-        }
+        tiles = {index: item for index, item in enumerate(parsed) if isinstance(item, TileRequest)}
+        responses = {index: item for index, item in enumerate(parsed) if isinstance(item, Response)}
         if tiles:
-            responses |= dict(
-                zip(tiles, self._answer(list(tiles.values())), strict=True)
-            )
+            responses |= dict(zip(tiles, self._answer(list(tiles.values())), strict=True))
         return [responses[index] for index in range(len(requests))]
 
     def _parse(self, request: RawRequest) -> TileRequest | Response:
@@ -85,130 +75,89 @@ class Service:
             return [_internal_error() for _ in tiles]
         explanations = self._explain(tiles, forward)
         logits = forward.logits.double().cpu()
-        probabilities = logits.softmax(dim=1).numpy()
-        return [
-            self._tile_response(
-                probabilities[index], logits[index].tolist(), explanations[index]
-            )
-            for index in range(len(tiles))
-        ]
+        return [self._tile_response(logits[row], explanations[row]) for row in range(len(tiles))]
 
-    def _tile_response(
-        self,
-        probabilities: NDArray[np.float64],
-        logits: list[float],
-        explanations: list[dict[str, Any]] | None,
-    ) -> Response:
-        if explanations is None:
+    def _tile_response(self, logits: Tensor, explanations: list[dict[str, Any] | None]) -> Response:
+        if not logits.isfinite().all():
+            logger.error("the network gave logits that are not finite")
             return _internal_error()
-        tissue = TISSUES[int(probabilities.argmax())]
+        if None in explanations:
+            return _internal_error()
+        probabilities = logits.softmax(dim=0).tolist()
+        tissue = TISSUES[int(logits.argmax())]
         body: dict[str, Any] = {
             "model": self._model.identity(),
             "prediction": {
                 "class_id": tissue.class_id,
                 "code": tissue.code,
                 "name": tissue.name,
-                "probability": float(probabilities.max()),
+                "probability": probabilities[tissue.class_id],
                 "calibrated": False,
             },
-            "probabilities": dict(zip(CODES, probabilities.tolist(), strict=True)),
-            "logits": logits,
+            "probabilities": dict(zip(CODES, probabilities, strict=True)),
+            "logits": logits.tolist(),
         }
         if explanations:
             body["explanations"] = explanations
         return _json_response(200, body)
 
-    def _explain(
-        self, tiles: list[TileRequest], forward: Forward
-    ) -> list[list[dict[str, Any]] | None]:
-        """For each tile its explanations in the order asked, or None where one failed."""
-        results: list[list[dict[str, Any] | None]] = [
-            [None] * len(tile.explanations) for tile in tiles
-        ]
-        for members in _groups(tiles).values():
-            indices = [index for index, _ in members]
-            wanted = [
-                tiles[index].explanations[position] for index, position in members
-            ]
+    def _explain(self, tiles: list[TileRequest], forward: Forward) -> list[list[dict[str, Any] | None]]:
+        """For each tile its explanations in the order asked; None stands for one that failed."""
+        results: list[list[dict[str, Any] | None]] = [[None] * len(tile.explanations) for tile in tiles]
+        for (name, parameters), members in _groups(tiles).items():
+            rows = [row for row, _ in members]
+            wanted = [tiles[row].explanations[position] for row, position in members]
+            targets = _targets(wanted, forward.logits[rows])
             try:
-                targets = _targets(wanted, forward.logits[indices])
-                attribution = self._attribute(wanted[0], forward, indices, targets)
+                attribution = METHODS[name].explain(self._question(forward, rows, targets), dict(parameters))
             except Exception:
-                logger.exception(
-                    "%s of %d tiles failed", wanted[0].method, len(members)
-                )
+                logger.exception("%s of %d tiles failed", name, len(members))
                 continue
-            for row, (index, position) in enumerate(members):
-                results[index][position] = _explanation_json(
-                    wanted[row], int(targets[row]), attribution, row, tiles[index].image
-                )
-        return [
-            [item for item in items if item is not None] if None not in items else None
-            for items in results
-        ]
+            for index, (row, position) in enumerate(members):
+                image, target = tiles[row].image, int(targets[index])
+                results[row][position] = _explanation_json(wanted[index], target, attribution, index, image)
+        return results
 
-    def _attribute(
-        self,
-        wanted: ExplanationRequest,
-        forward: Forward,
-        indices: list[int],
-        targets: torch.Tensor,
-    ) -> Attribution:
-        question = Question(
+    def _question(self, forward: Forward, rows: list[int], targets: Tensor) -> Question:
+        return Question(
             self._model.network,
             self._model.preprocessing,
-            forward.inputs[indices],
-            forward.features[indices],
-            forward.logits[indices],
+            forward.inputs[rows],
+            forward.features[rows],
+            forward.logits[rows],
             targets,
         )
-        attribution = METHODS[wanted.method].explain(question, dict(wanted.parameters))
-        if not attribution.values.isfinite().all():
-            raise ExplanationError(f"{wanted.method} gave values that are not finite")
-        return attribution
 
 
-def _groups(
-    tiles: list[TileRequest],
-) -> dict[tuple[str, tuple[tuple[str, int | str], ...]], list[tuple[int, int]]]:
-    """(tile, position) of every explanation, by method and parameters."""
-    groups: dict[
-        tuple[str, tuple[tuple[str, int | str], ...]], list[tuple[int, int]]
-    ] = {}
-    for index, tile in enumerate(tiles):
+def _groups(tiles: list[TileRequest]) -> dict[Group, list[tuple[int, int]]]:
+    """(row, position) of every explanation, by method and parameters."""
+    groups: dict[Group, list[tuple[int, int]]] = {}
+    for row, tile in enumerate(tiles):
         for position, wanted in enumerate(tile.explanations):
-            groups.setdefault((wanted.method, wanted.parameters), []).append(
-                (index, position)
-            )
+            groups.setdefault((wanted.method, wanted.parameters), []).append((row, position))
     return groups
 
 
-def _targets(wanted: list[ExplanationRequest], logits: torch.Tensor) -> torch.Tensor:
+def _targets(wanted: list[ExplanationRequest], logits: Tensor) -> Tensor:
     predicted = logits.argmax(dim=1).tolist()
-    targets = [
-        top if item.target is None else item.target
-        for item, top in zip(wanted, predicted, strict=True)
-    ]
+    targets = [top if item.target is None else item.target for item, top in zip(wanted, predicted, strict=True)]
     return torch.tensor(targets, device=logits.device)
 
 
 def _explanation_json(
-    wanted: ExplanationRequest,
-    target: int,
-    attribution: Attribution,
-    row: int,
-    image: NDArray[np.uint8],
-) -> dict[str, Any]:
-    values = attribution.values[row].detach().float().cpu().numpy()
+    wanted: ExplanationRequest, target: int, attribution: Attribution, index: int, image: NDArray[np.uint8]
+) -> dict[str, Any] | None:
+    values = attribution.values[index].detach().float().cpu().numpy()
+    if not np.isfinite(values).all():
+        logger.error("%s gave values that are not finite", wanted.method)
+        return None
     display = METHODS[wanted.method].display
-    strength = (
-        np.maximum(values, 0) if display == "positive" else np.abs(values).sum(axis=0)
-    )
+    strength = np.maximum(values, 0) if display == "positive" else np.abs(values).sum(axis=0)
     picture = draw(strength, image)
     answer = {
         "method": wanted.method,
         "target": {"class_id": target, "code": CODES[target]},
-        **attribution.facts[row],
+        **attribution.facts[index],
         "unit": attribution.unit,
         "rendering": {
             "shows": display,
@@ -224,17 +173,13 @@ def _explanation_json(
         answer["attribution"] = {
             "dtype": "float32",
             "shape": list(values.shape),
-            "data": base64.b64encode(
-                np.ascontiguousarray(values, "<f4").tobytes()
-            ).decode("ascii"),
+            "data": base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode("ascii"),
         }
     return answer
 
 
 def _json_response(status: int, body: dict[str, Any]) -> Response:
-    return Response(
-        status, json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
-    )
+    return Response(status, json.dumps(body, separators=(",", ":"), allow_nan=False).encode())
 
 
 def _internal_error() -> Response:

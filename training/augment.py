@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from training.resample import RandomRoundTrip
 
 # Ruifrok and Johnston's stain vectors (haematoxylin, eosin, DAB) in optical density, PMID 11531144.
-STAINS = torch.tensor(
-    [[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]]
-)
+STAINS = torch.tensor([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
 
 
 class StainJitter(nn.Module):
@@ -34,15 +32,11 @@ class StainJitter(nn.Module):
         stains = torch.einsum("nchw,cs->nshw", density, self.get_buffer("to_stain"))
         gain = 1 + self._uniform(tiles)
         shift = self._uniform(tiles) / 10
-        density = torch.einsum(
-            "nshw,sc->nchw", stains * gain + shift, self.get_buffer("to_density")
-        )
+        density = torch.einsum("nshw,sc->nchw", stains * gain + shift, self.get_buffer("to_density"))
         return torch.exp(-density).clamp(0, 1)
 
     def _uniform(self, tiles: Tensor) -> Tensor:
-        return (
-            torch.rand(len(tiles), 3, 1, 1, device=tiles.device) * 2 - 1
-        ) * self.strength
+        return (torch.rand(len(tiles), 3, 1, 1, device=tiles.device) * 2 - 1) * self.strength
 
 
 class ChannelJitter(nn.Module):
@@ -53,9 +47,7 @@ class ChannelJitter(nn.Module):
         self.strength = strength
 
     def forward(self, tiles: Tensor) -> Tensor:
-        noise = (
-            torch.rand(2, len(tiles), 3, 1, 1, device=tiles.device) * 2 - 1
-        ) * self.strength
+        noise = (torch.rand(2, len(tiles), 3, 1, 1, device=tiles.device) * 2 - 1) * self.strength
         return (tiles * (1 + noise[0]) + noise[1]).clamp(0, 1)
 
 

@@ -9,19 +9,13 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import ResNet
 
-from handler.model import CARD, WEIGHTS
-
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
-def save_weights(
-    network: ResNet, path: Path, dtype: torch.dtype = torch.float16
-) -> str:
+def save_weights(network: ResNet, path: Path, dtype: torch.dtype = torch.float16) -> str:
     """Store the state dict with floating-point values as `dtype`; returns the file's SHA-256."""
     state = {
-        name: (
-            value.detach().cpu().to(dtype) if value.is_floating_point() else value.cpu()
-        ).contiguous()
+        name: (value.detach().cpu().to(dtype) if value.is_floating_point() else value.cpu()).contiguous()
         for name, value in network.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)

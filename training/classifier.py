@@ -31,19 +31,11 @@ def initial_network(init: str) -> ResNet:
         return network
     state = _imagenet_state() if init == "imagenet" else _file_state(Path(init))
     if len(state["fc.bias"]) != NUM_CLASSES:
-        state = {
-            name: value for name, value in state.items() if not name.startswith("fc.")
-        }
+        state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     missing, unexpected = network.load_state_dict(state, strict=False)
-    lacking = [
-        name
-        for name in missing
-        if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
-    ]
+    lacking = [name for name in missing if not name.startswith("fc.") and not name.endswith("num_batches_tracked")]
     if lacking or unexpected:
-        raise ValueError(
-            f"{init} does not fit ResNet-18: missing {lacking}, unexpected {unexpected}"
-        )
+        raise ValueError(f"{init} does not fit ResNet-18: missing {lacking}, unexpected {unexpected}")
     return network
 
 
@@ -54,9 +46,7 @@ def _imagenet_state() -> dict[str, Tensor]:
 def _file_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
-            return {
-                name: torch.from_numpy(arrays[name]).float() for name in arrays.files
-            }
+            return {name: torch.from_numpy(arrays[name]).float() for name in arrays.files}
     return {name: value.float() for name, value in load_file(path).items()}
 
 
@@ -72,19 +62,11 @@ class TileClassifier(L.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.preprocessing = preprocessing
-        self.network = initial_network(recipe.init).to(
-            memory_format=torch.channels_last
-        )
+        self.network = initial_network(recipe.init).to(memory_format=torch.channels_last)
         self.teacher = teacher
         strong = recipe.augmentation == "strong"
-        self.geometry = (
-            augment.strong_geometry() if strong else augment.classic_geometry()
-        )
-        self.colour = (
-            augment.strong_colour(preprocessing.canonical_size)
-            if strong
-            else augment.classic_colour()
-        )
+        self.geometry = augment.strong_geometry() if strong else augment.classic_geometry()
+        self.colour = augment.strong_colour(preprocessing.canonical_size) if strong else augment.classic_colour()
         if recipe.freeze:
             for name in FROZEN:
                 self.network.get_submodule(name).requires_grad_(False)
@@ -101,9 +83,7 @@ class TileClassifier(L.LightningModule):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Logits of canonical tiles `[N, 3, S, S]` in [0, 1], at the current stage's input size."""
-        spec = replace(
-            self.preprocessing, input_size=self.recipe.stage_at(self.current_epoch)[2]
-        )
+        spec = replace(self.preprocessing, input_size=self.recipe.stage_at(self.current_epoch)[2])
         inputs = network_input(tiles, spec).to(memory_format=torch.channels_last)
         logits: Tensor = self.network(inputs)
         return logits
@@ -128,10 +108,7 @@ class TileClassifier(L.LightningModule):
     def _augmented(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         tiles, labels = batch
         smoothing = self.recipe.label_smoothing
-        targets = (
-            one_hot(labels, NUM_CLASSES).float() * (1 - smoothing)
-            + smoothing / NUM_CLASSES
-        )
+        targets = one_hot(labels, NUM_CLASSES).float() * (1 - smoothing) + smoothing / NUM_CLASSES
         tiles = self.geometry(tiles.float() / 255).clamp(0, 1)
         return augment.mix(tiles, targets, self.recipe.mixup)
 
@@ -141,12 +118,7 @@ class TileClassifier(L.LightningModule):
         with torch.no_grad():
             targets = softmax(teacher(tiles) / temperature, dim=1)
         logits = self(self.colour(tiles).clamp(0, 1))
-        return (
-            kl_div(
-                log_softmax(logits / temperature, dim=1), targets, reduction="batchmean"
-            )
-            * temperature**2
-        )
+        return kl_div(log_softmax(logits / temperature, dim=1), targets, reduction="batchmean") * temperature**2
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
         tiles, labels = batch
@@ -168,13 +140,9 @@ class TileClassifier(L.LightningModule):
         kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
         optimizer = kind(groups, lr=recipe.learning_rate)
         if recipe.schedule == "plateau":
-            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                optimizer, factor=0.1, patience=2
-            )
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=2)
             return {
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": plateau, "monitor": "val_loss"},
             }
-        return [optimizer], [
-            torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate_factor)
-        ]
+        return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, recipe.rate_factor)]

@@ -5,6 +5,7 @@ import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,8 @@ def load(source: str) -> PathMNIST:
 
 def download_official() -> Path:
     """Fetch the official file once with the `medmnist` package and check its MD5."""
-    from medmnist import INFO, PathMNIST as OfficialPathMNIST
+    from medmnist import INFO
+    from medmnist import PathMNIST as OfficialPathMNIST
     from medmnist.dataset import DEFAULT_ROOT
 
     OfficialPathMNIST(split="train", download=True)
@@ -72,9 +74,7 @@ def verify_md5(path: Path, expected: str) -> None:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != expected:
-        raise DataError(
-            f"{path.name} has MD5 {found}, expected {expected}; delete it and download it again"
-        )
+        raise DataError(f"{path.name} has MD5 {found}, expected {expected}; delete it and download it again")
 
 
 def read_npz(path: Path) -> PathMNIST:
@@ -107,24 +107,16 @@ def _read_split(arrays: np.lib.npyio.NpzFile, name: str) -> Split:
     if images.dtype != np.uint8:
         raise DataError(f"{name}_images has dtype {images.dtype}, expected uint8")
     if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
-        raise DataError(
-            f"{name}_images has shape {images.shape}, expected (N, S, S, 3)"
-        )
+        raise DataError(f"{name}_images has shape {images.shape}, expected (N, S, S, 3)")
     if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"{name}_labels has dtype {labels.dtype}, expected an integer type"
-        )
+        raise DataError(f"{name}_labels has dtype {labels.dtype}, expected an integer type")
     if labels.shape not in ((len(images),), (len(images), 1)):
-        raise DataError(
-            f"{name}_labels has shape {labels.shape}, expected ({len(images)}, 1)"
-        )
+        raise DataError(f"{name}_labels has shape {labels.shape}, expected ({len(images)}, 1)")
     if len(images) == 0:
         raise DataError(f"{name}_images is empty")
     flat = labels.reshape(-1).astype(np.int64)
     if flat.min() < 0 or flat.max() >= NUM_CLASSES:
-        raise DataError(
-            f"{name}_labels range from {flat.min()} to {flat.max()}, expected 0 to {NUM_CLASSES - 1}"
-        )
+        raise DataError(f"{name}_labels range from {flat.min()} to {flat.max()}, expected 0 to {NUM_CLASSES - 1}")
     return Split(images, flat)
 
 
@@ -145,7 +137,7 @@ class TileDataset(Dataset[tuple[Tensor, Tensor]]):
         return self.tiles[indices], self.labels[indices]
 
 
-def keep_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def keep_batch(batch: Any) -> Any:
     """Collate function for `TileDataset`, which already returns whole batches."""
     return batch
 

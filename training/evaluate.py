@@ -16,10 +16,11 @@ from sklearn.metrics import (
 )
 from torchvision.models import ResNet
 
+from handler.model import CARD, WEIGHTS
 from handler.network import load_network
 from handler.preprocess import Preprocessing, network_input
 from handler.tissue import CODES, NUM_CLASSES
-from training.checkpoint import CARD, SHIPPED, WEIGHTS
+from training.checkpoint import SHIPPED
 from training.data import SPLITS, Split, TileDataset, add_data_argument, load
 
 
@@ -36,28 +37,17 @@ def predict_probabilities(
     return torch.cat(batches).double().numpy()
 
 
-def scores(
-    probabilities: NDArray[np.float64], labels: NDArray[np.int64]
-) -> dict[str, Any]:
+def scores(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, Any]:
     """Accuracy, balanced accuracy, recall per class and the confusion matrix (rows: truth), by scikit-learn."""
     predicted = probabilities.argmax(axis=1)
     classes = list(range(NUM_CLASSES))
-    recall = recall_score(
-        labels, predicted, labels=classes, average=None, zero_division=0
-    )
+    recall = recall_score(labels, predicted, labels=classes, average=None, zero_division=0)
     return {
         "images": len(labels),
         "accuracy": round(float(accuracy_score(labels, predicted)), 4),
-        "balanced_accuracy": round(
-            float(balanced_accuracy_score(labels, predicted)), 4
-        ),
-        "recall": {
-            code: round(float(value), 4)
-            for code, value in zip(CODES, recall, strict=True)
-        },
-        "confusion_matrix": confusion_matrix(
-            labels, predicted, labels=classes
-        ).tolist(),
+        "balanced_accuracy": round(float(balanced_accuracy_score(labels, predicted)), 4),
+        "recall": {code: round(float(value), 4) for code, value in zip(CODES, recall, strict=True)},
+        "confusion_matrix": confusion_matrix(labels, predicted, labels=classes).tolist(),
     }
 
 
@@ -65,16 +55,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_data_argument(parser)
     parser.add_argument("--split", choices=SPLITS, default="test")
-    parser.add_argument(
-        "--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card"
-    )
+    parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     arguments = parser.parse_args()
     card = json.loads((arguments.checkpoint / CARD).read_text())
     network = load_network(arguments.checkpoint / WEIGHTS)
     split = load(arguments.data).split(arguments.split)
-    probabilities = predict_probabilities(
-        network, split, Preprocessing.from_json(card["preprocessing"])
-    )
+    probabilities = predict_probabilities(network, split, Preprocessing.from_json(card["preprocessing"]))
     print(json.dumps(scores(probabilities, split.labels), indent=2))
 
 

@@ -17,9 +17,7 @@ def box(distance: Tensor) -> Tensor:
 
 def lanczos(distance: Tensor) -> Tensor:
     """The sinc kernel with three lobes, Pillow's LANCZOS."""
-    return torch.where(
-        distance.abs() < 3, torch.sinc(distance) * torch.sinc(distance / 3), 0.0
-    )
+    return torch.where(distance.abs() < 3, torch.sinc(distance) * torch.sinc(distance / 3), 0.0)
 
 
 KERNELS: dict[str, Kernel] = {
@@ -33,9 +31,7 @@ REDUCING = ("box", "cubic", "lanczos")
 
 def round_trip(size: int, enlarged: int, enlarge: Kernel, reduce: Kernel) -> Tensor:
     """The matrix `[size, size]` that enlarges a line of pixels and reduces it again."""
-    return resampling_matrix(enlarged, size, reduce) @ resampling_matrix(
-        size, enlarged, enlarge
-    )
+    return resampling_matrix(enlarged, size, reduce) @ resampling_matrix(size, enlarged, enlarge)
 
 
 class RandomRoundTrip(nn.Module):
@@ -50,9 +46,7 @@ class RandomRoundTrip(nn.Module):
             round_trip(size, round(size * factor), KERNELS[enlarge], KERNELS[reduce])
             for factor, enlarge, reduce in product(FACTORS, KERNELS, REDUCING)
         ]
-        self.register_buffer(
-            "bank", torch.stack([torch.eye(size), *matrices]), persistent=False
-        )
+        self.register_buffer("bank", torch.stack([torch.eye(size), *matrices]), persistent=False)
         self.probability = probability
 
     def forward(self, tiles: Tensor) -> Tensor:

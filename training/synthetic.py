@@ -27,55 +27,37 @@ def generate(count: int, seed: int, size: int = 28) -> Split:
     return Split(images, labels.astype(np.int64))
 
 
-def tile(
-    class_id: int, random: np.random.Generator, size: int = 28
-) -> NDArray[np.uint8]:
+def tile(class_id: int, random: np.random.Generator, size: int = 28) -> NDArray[np.uint8]:
     """One tile `[size, size, 3]`: a nuclear and a cytoplasmic density, stained like haematoxylin and eosin."""
     nuclei, cytoplasm = TEXTURES[class_id](random, size * 2)
-    stain = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]]) * random.uniform(
-        0.85, 1.15, (2, 3)
-    )
+    stain = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]]) * random.uniform(0.85, 1.15, (2, 3))
     density = nuclei[..., None] * stain[0] + cytoplasm[..., None] * stain[1]
     pixels = np.exp(-density) * 245 + random.normal(0, 3, density.shape)
     large = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     return np.asarray(large.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def write_dataset(
-    path: Path, per_split: tuple[int, int, int], seed: int, size: int = 28
-) -> None:
+def write_dataset(path: Path, per_split: tuple[int, int, int], seed: int, size: int = 28) -> None:
     """Write train, val and test splits of the given sizes, in MedMNIST's keys and types."""
     arrays = {}
-    for offset, (name, count) in enumerate(
-        zip(("train", "val", "test"), per_split, strict=True)
-    ):
+    for offset, (name, count) in enumerate(zip(("train", "val", "test"), per_split, strict=True)):
         split = generate(count, seed + offset, size)
         arrays[f"{name}_images"] = split.images
         arrays[f"{name}_labels"] = split.labels.astype(np.uint8)[:, None]
     np.savez_compressed(path, allow_pickle=False, **arrays)
 
 
-def _noise(
-    random: np.random.Generator, size: int, cells: int, stretch: int = 1
-) -> Field:
+def _noise(random: np.random.Generator, size: int, cells: int, stretch: int = 1) -> Field:
     """Smooth noise in [0, 1] with `cells` bumps down and `cells / stretch` across."""
     coarse = random.random((cells, max(2, cells // stretch))).astype(np.float32)
-    return np.asarray(
-        Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
-    ).clip(0, 1)
+    return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)).clip(0, 1)
 
 
-def _distances(
-    random: np.random.Generator, size: int, points: int
-) -> tuple[Field, Field]:
+def _distances(random: np.random.Generator, size: int, points: int) -> tuple[Field, Field]:
     """Distance of every pixel to the nearest and second nearest of some random points, in tile sides."""
     centres = random.random((points, 2)).astype(np.float32)
-    grid = np.stack(
-        np.meshgrid(*[np.linspace(0, 1, size, dtype=np.float32)] * 2), axis=-1
-    )
-    sorted_distances = np.sort(
-        np.linalg.norm(grid[:, :, None] - centres, axis=-1), axis=-1
-    )
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, size, dtype=np.float32)] * 2), axis=-1)
+    sorted_distances = np.sort(np.linalg.norm(grid[:, :, None] - centres, axis=-1), axis=-1)
     return sorted_distances[..., 0], sorted_distances[..., 1]
 
 
@@ -102,24 +84,14 @@ def _lymphocytes(random: np.random.Generator, size: int) -> tuple[Field, Field]:
 
 
 def _mucus(random: np.random.Generator, size: int) -> tuple[Field, Field]:
-    return _noise(random, size, 12, stretch=4) * 0.3, _noise(
-        random, size, 10, stretch=5
-    ) * 0.1
+    return _noise(random, size, 12, stretch=4) * 0.3, _noise(random, size, 10, stretch=5) * 0.1
 
 
-def _fibres(
-    random: np.random.Generator, size: int, waviness: float, nuclei: int
-) -> tuple[Field, Field]:
+def _fibres(random: np.random.Generator, size: int, waviness: float, nuclei: int) -> tuple[Field, Field]:
     angle = random.uniform(0, np.pi)
     axis = np.linspace(0, 1, size, dtype=np.float32)
-    across = (
-        np.cos(angle) * axis[:, None]
-        + np.sin(angle) * axis
-        + waviness * _noise(random, size, 4)
-    )
-    stripes = (0.7 + 0.3 * np.sin(across * 2 * np.pi * random.uniform(7, 10))).astype(
-        np.float32
-    )
+    across = np.cos(angle) * axis[:, None] + np.sin(angle) * axis + waviness * _noise(random, size, 4)
+    stripes = (0.7 + 0.3 * np.sin(across * 2 * np.pi * random.uniform(7, 10))).astype(np.float32)
     return _spots(random, size, nuclei, 0.02) * 0.8, stripes
 
 
@@ -157,9 +129,7 @@ TEXTURES: tuple[Texture, ...] = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Write generated tiles in MedMNIST's schema."
-    )
+    parser = argparse.ArgumentParser(description="Write generated tiles in MedMNIST's schema.")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument(
         "--count",
@@ -171,9 +141,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=28, help="tile side")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    write_dataset(
-        arguments.output, tuple(arguments.count), arguments.seed, arguments.size
-    )
+    write_dataset(arguments.output, tuple(arguments.count), arguments.seed, arguments.size)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
+from handler.model import CARD, WEIGHTS
 from handler.preprocess import Preprocessing
-from training.checkpoint import CARD, WEIGHTS, save_weights, write_json
+from training.checkpoint import save_weights, write_json
 from training.classifier import TileClassifier
 from training.data import (
     DataError,
@@ -38,9 +39,7 @@ VERSION = "1.0"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add_data_argument(parser)
     parser.add_argument(
         "--recipe",
@@ -48,38 +47,26 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default="classic",
         help="named defaults for all below",
     )
-    parser.add_argument(
-        "--init", metavar="imagenet|random|FILE", help="initial weights"
-    )
+    parser.add_argument("--init", metavar="imagenet|random|FILE", help="initial weights")
     parser.add_argument(
         "--freeze",
         action=argparse.BooleanOptionalAction,
         help="keep conv1 to layer2 as initialised",
     )
     parser.add_argument("--epochs", type=int, help="epochs, all at one --input-size")
-    parser.add_argument(
-        "--input-size", type=int, help="the network's input side, for all epochs"
-    )
+    parser.add_argument("--input-size", type=int, help="the network's input side, for all epochs")
     parser.add_argument("--batch-size", type=int, help="tiles per step and device")
     parser.add_argument("--learning-rate", type=float, help="peak learning rate")
-    parser.add_argument(
-        "--teacher", type=Path, help="safetensors of a teacher to distil from"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of every random choice"
-    )
+    parser.add_argument("--teacher", type=Path, help="safetensors of a teacher to distil from")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random choice")
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("runs/latest"),
         help="folder for checkpoint, card and logs",
     )
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the last epoch in --output"
-    )
-    parser.add_argument(
-        "--precision", default="32-true", help="Lightning's precision, such as 16-mixed"
-    )
+    parser.add_argument("--resume", action="store_true", help="go on from the last epoch in --output")
+    parser.add_argument("--precision", default="32-true", help="Lightning's precision, such as 16-mixed")
     parser.add_argument("--accelerator", default="auto", help="Lightning's accelerator")
     parser.add_argument("--devices", default="auto", help="Lightning's devices")
     return parser.parse_args(arguments)
@@ -89,11 +76,7 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     """The named recipe with what the command line changes in it."""
     recipe = RECIPES[arguments.recipe]
     names = ("init", "freeze", "batch_size", "learning_rate")
-    changes = {
-        name: getattr(arguments, name)
-        for name in names
-        if getattr(arguments, name) is not None
-    }
+    changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.epochs or arguments.input_size:
         stage = (
             arguments.epochs or recipe.epochs,
@@ -105,9 +88,7 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
 
 def callbacks_for(recipe: Recipe, output: Path) -> list[Callback]:
     """The last epoch is kept to resume from; `plateau` also keeps the best one and stops early."""
-    callbacks: list[Callback] = [
-        ModelCheckpoint(output, filename="last", enable_version_counter=False)
-    ]
+    callbacks: list[Callback] = [ModelCheckpoint(output, filename="last", enable_version_counter=False)]
     if recipe.schedule == "plateau":
         callbacks.append(
             ModelCheckpoint(
@@ -132,9 +113,7 @@ def train(arguments: argparse.Namespace) -> Path:
     recipe = recipe_from(arguments)
     data = load(arguments.data)
     teacher = load_teacher(arguments.teacher) if arguments.teacher else None
-    preprocessing = Preprocessing(
-        canonical_size=data.tile_size, input_size=recipe.stages[-1][1]
-    )
+    preprocessing = Preprocessing(canonical_size=data.tile_size, input_size=recipe.stages[-1][1])
     classifier = TileClassifier(recipe, preprocessing, teacher)
     trainer = L.Trainer(
         max_epochs=recipe.epochs,
@@ -164,13 +143,9 @@ def train(arguments: argparse.Namespace) -> Path:
         return Path(arguments.output)
     if recipe.schedule == "plateau":
         best = arguments.output / "best.ckpt"
-        classifier.load_state_dict(
-            trainer.strategy.load_checkpoint(best, weights_only=True)["state_dict"]
-        )
+        classifier.load_state_dict(trainer.strategy.load_checkpoint(best, weights_only=True)["state_dict"])
     digest = save_weights(classifier.network, arguments.output / WEIGHTS)
-    card = make_card(
-        arguments, recipe, data, classifier, {"digest": digest, "commit": commit}
-    )
+    card = make_card(arguments, recipe, data, classifier, {"digest": digest, "commit": commit})
     write_json(arguments.output / CARD, card)
     print(json.dumps(card["evaluation"], indent=2))
     return Path(arguments.output)
@@ -199,7 +174,7 @@ def make_card(
         "licence": "MIT",
         "preprocessing": classifier.preprocessing.to_json(),
         "training": {
-            "data": f"{len(data.train)} training tiles of {data.tile_size} pixels, chosen on {len(data.val)} validation tiles",
+            "data": f"{len(data.train)} PathMNIST training tiles of {data.tile_size} pixels",
             "data_digest": data.digest,
             "teacher": arguments.teacher.name if arguments.teacher else None,
             "recipe": asdict(recipe),

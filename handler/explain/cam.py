@@ -23,7 +23,5 @@ def gradcam(question: Question, _: Mapping[str, Any]) -> Attribution:
     maps = class_activation(question.network, question.features)[chosen]
     total = maps.sum(dim=(1, 2)) + question.network.fc.bias[question.targets]
     residuals = (total - question.logits[chosen]).abs().tolist()
-    facts = [
-        {"layer": "layer4", "completeness_residual": residual} for residual in residuals
-    ]
+    facts = [{"layer": "layer4", "completeness_residual": residual} for residual in residuals]
     return Attribution(maps, "logit", facts)

@@ -17,24 +17,12 @@ BASELINES = {"black": 0.0, "white": 1.0}
 
 def saliency(question: Question, _: Mapping[str, Any]) -> Attribution:
     """The gradient of the target's logit (Simonyan et al., arXiv 1312.6034), signed: `[N, 3, I, I]`."""
-    parts = zip(
-        question.inputs.split(GRADIENT_BATCH),
-        question.targets.split(GRADIENT_BATCH),
-        strict=True,
-    )
-    method = Saliency(question.network)
-    values = torch.cat(
-        [
-            method.attribute(inputs, target=targets, abs=False)
-            for inputs, targets in parts
-        ]
-    )
+    inputs = question.inputs.detach().clone().requires_grad_()
+    values = Saliency(question.network).attribute(inputs, target=question.targets, abs=False)
     return Attribution(values, "logit per input unit", [{} for _ in question.targets])
 
 
-def integrated_gradients(
-    question: Question, parameters: Mapping[str, Any]
-) -> Attribution:
+def integrated_gradients(question: Question, parameters: Mapping[str, Any]) -> Attribution:
     """Integrated Gradients (Sundararajan et al., arXiv 1703.01365), signed: `[N, 3, I, I]` in logits.
 
     `n_steps` points of the Gauss-Legendre rule on the straight path from `baseline` to the tile. Black and white
@@ -55,12 +43,9 @@ def integrated_gradients(
         start = question.network(baseline[:1])[0, question.targets]
     end = question.logits.gather(1, question.targets[:, None])[:, 0]
     difference = end - start
-    residuals = (values.sum(dim=(1, 2, 3)) - difference).abs() / difference.abs().clamp(
-        min=1e-6
-    )
+    residuals = (values.sum(dim=(1, 2, 3)) - difference).abs() / difference.abs().clamp(min=1e-6)
     facts = [
-        {**parameters, "rule": "gausslegendre", "completeness_residual": residual}
-        for residual in residuals.tolist()
+        {**parameters, "rule": "gausslegendre", "completeness_residual": residual} for residual in residuals.tolist()
     ]
     return Attribution(values, "logit", facts)
 
@@ -69,6 +54,4 @@ def baseline_input(question: Question, name: str) -> Tensor:
     """The baseline in the network's units, as one image per tile."""
     if name == "mean":
         return torch.zeros_like(question.inputs)
-    return normalise(
-        torch.full_like(question.inputs, BASELINES[name]), question.preprocessing
-    )
+    return normalise(torch.full_like(question.inputs, BASELINES[name]), question.preprocessing)

@@ -15,9 +15,7 @@ METHODS: dict[str, Method] = {
             "magnitude",
             {
                 "n_steps": Parameter(default=32, minimum=1, maximum=256),
-                "baseline": Parameter(
-                    default="black", choices=("black", "white", "mean")
-                ),
+                "baseline": Parameter(default="black", choices=("black", "white", "mean")),
             },
         ),
     )

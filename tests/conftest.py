@@ -1,0 +1,97 @@
+import json
+import socket
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from export.__main__ import export
+from handler.image import ImageLimits
+from handler.model import Model, load_model
+from handler.service import Service
+from serving.server import ADDRESSES, GRPC_PORTS, ROOT, TorchServe
+from training.checkpoint import SHIPPED
+from training.data import PathMNIST, read_npz
+from training.synthetic import generate
+
+SHARED = ROOT.parent / "shared" / "data"
+Pixels = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data, which is never part of the project."""
+    if not (SHARED / "pathmnist.npz").is_file():
+        pytest.skip("real PathMNIST images are not at hand (../shared/data)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def real_data(shared: Path) -> PathMNIST:
+    return read_npz(shared / "pathmnist.npz")
+
+
+@pytest.fixture(scope="session")
+def tiles() -> Pixels:
+    """Generated tiles, two of each class."""
+    return generate(18, seed=1).images
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    return load_model(SHIPPED)
+
+
+@pytest.fixture(scope="session")
+def service(model: Model) -> Service:
+    return Service(model, torch.device("cpu"), ImageLimits())
+
+
+@pytest.fixture(scope="session")
+def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped checkpoint, exported."""
+    folder = tmp_path_factory.mktemp("model_store")
+    export(SHIPPED, folder, generate(18, seed=2).images)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
+    """A running TorchServe that waits long enough for requests to share a batch."""
+    settings = free_addresses() | {"models": pool_settings(maxBatchDelay=250)}
+    with TorchServe(ROOT / "config.properties", model_store, tmp_path_factory.mktemp("run"), settings) as running:
+        running.wait_until_ready()
+        yield running
+
+
+def pool_settings(**changes: int) -> str:
+    pool = {"defaultVersion": True, "marName": "pathmnist.mar", "minWorkers": 1, "maxWorkers": 1, "batchSize": 8}
+    return json.dumps({"pathmnist": {"1.0": {**pool, "maxBatchDelay": 5, **changes}}})
+
+
+def free_addresses() -> dict[str, str]:
+    """Settings that put every address on a free loopback port."""
+    sockets = [socket.socket() for _ in (*ADDRESSES, *GRPC_PORTS)]
+    for item in sockets:
+        item.bind(("127.0.0.1", 0))
+    ports = [item.getsockname()[1] for item in sockets]
+    for item in sockets:
+        item.close()
+    addresses = {name: f"http://127.0.0.1:{port}" for name, port in zip(ADDRESSES, ports, strict=False)}
+    return addresses | {name: str(port) for name, port in zip(GRPC_PORTS, ports[len(ADDRESSES) :], strict=True)}
+
+
+@pytest.fixture(scope="session")
+def encode() -> Callable[..., bytes]:
+    def encode(image: Pixels | Image.Image, file_format: str = "PNG", **options: object) -> bytes:
+        buffer = BytesIO()
+        picture = image if isinstance(image, Image.Image) else Image.fromarray(image)
+        picture.save(buffer, file_format, **options)
+        return buffer.getvalue()
+
+    return encode

@@ -1,0 +1,268 @@
+"""The serving contract, through a running TorchServe with the real archive."""
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import torch
+from captum.attr import IntegratedGradients, LayerGradCam
+from PIL import Image
+
+from handler.explain.gradient import baseline_input
+from handler.model import Model
+from handler.preprocess import preprocess
+from handler.tissue import CODES
+from serving.server import TILE, TorchServe
+from tests.conftest import Pixels
+from tests.handler.explain.test_methods import ask
+from tests.handler.test_image import Encode, png_header
+from tests.handler.test_service import raw_map
+from training.data import PathMNIST
+
+Post = Callable[..., requests.Response]
+
+
+@pytest.fixture(scope="module")
+def post(server: TorchServe) -> Post:
+    def post(verb: str = "predictions", data: Any = None, timeout: float = 120, **options: Any) -> requests.Response:
+        return requests.post(f"{server.url}/{verb}/pathmnist", data=data, timeout=timeout, **options)
+
+    return post
+
+
+@pytest.fixture(scope="module")
+def pngs(tiles: Pixels, encode: Encode) -> list[bytes]:
+    return [encode(tile) for tile in tiles]
+
+
+def logits_of(response: requests.Response) -> np.ndarray[Any, Any]:
+    assert response.status_code == 200, response.text
+    return np.array(response.json()["logits"])
+
+
+def test_the_answer_is_the_networks(post: Post, pngs: list[bytes], tiles: Pixels, model: Model) -> None:
+    response = post(data=pngs[0])
+    assert response.headers["content-type"] == "application/json"
+    with torch.no_grad():
+        expected = model.network(preprocess([torch.from_numpy(tiles[0])], model.preprocessing))[0]
+    assert np.abs(logits_of(response) - expected.numpy()).max() < 1e-4
+    assert response.json()["model"] == model.identity()
+    assert list(response.json()["probabilities"]) == list(CODES)
+
+
+def test_every_way_to_send_an_image_gives_the_same_answer(post: Post, server: TorchServe) -> None:
+    tile = TILE.read_bytes()
+    encoded = base64.b64encode(tile).decode()
+    expected = logits_of(post(data=tile))
+    answers = [
+        post(data=tile, headers={"Content-Type": "image/png"}),
+        post(files={"data": ("tile.png", tile, "image/png")}),
+        post(json={"image": encoded}),
+        requests.put(f"{server.url}/predictions/pathmnist", data=tile, timeout=60),
+    ]
+    for answer in answers:
+        assert np.abs(logits_of(answer) - expected).max() < 1e-5
+
+
+def test_options_come_by_query_form_or_json(post: Post, pngs: list[bytes]) -> None:
+    options = {"method": "gradcam", "target": "LYM"}
+    answers = [
+        post("explanations", pngs[0], params=options),
+        post("explanations", options, files={"data": pngs[0]}),
+        post("explanations", json={"image": base64.b64encode(pngs[0]).decode(), **options}),
+        post(data=pngs[0], params={"explain": "gradcam", "target": "3"}),
+    ]
+    for answer in answers:
+        assert answer.status_code == 200, answer.text
+        (explanation,) = answer.json()["explanations"]
+        assert explanation["method"] == "gradcam"
+        assert explanation["target"] == {"class_id": 3, "code": "LYM"}
+
+
+def test_gradcam_equals_captum(post: Post, real_data: PathMNIST, model: Model, encode: Encode) -> None:
+    for tile, target in zip(real_data.test.images[:3], (7, 5, 8), strict=True):
+        response = post("explanations", encode(tile), params={"target": target, "return": "raw"})
+        found = raw_map(response.json()["explanations"][0])
+        question = ask(model, tile[None], [target])
+        captum = LayerGradCam(model.network, model.network.layer4)
+        expected = captum.attribute(question.inputs.clone(), target=target)[0, 0].detach().numpy()
+        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_integrated_gradients_equals_captum(post: Post, real_data: PathMNIST, model: Model, encode: Encode) -> None:
+    for tile, target in zip(real_data.test.images[3:5], (7, 8), strict=True):
+        options = {"method": "integrated_gradients", "n_steps": 16, "target": target, "return": "raw"}
+        found = raw_map(post("explanations", encode(tile), params=options).json()["explanations"][0])
+        question = ask(model, tile[None], [target])
+        expected = IntegratedGradients(model.network).attribute(
+            question.inputs.clone(),
+            baselines=baseline_input(question, "black"),
+            target=target,
+            n_steps=16,
+            method="gausslegendre",
+        )
+        difference = np.abs(found - expected[0].detach().numpy()).max()
+        assert difference < 1e-4 * float(expected.abs().max())
+
+
+def test_pictures_have_the_images_aspect(post: Post, encode: Encode, tiles: Pixels) -> None:
+    wide = Image.fromarray(tiles[0]).resize((120, 60))
+    (explanation,) = post("explanations", encode(wide, "JPEG")).json()["explanations"]
+    for name in ("heatmap", "overlay"):
+        picture = Image.open(BytesIO(base64.b64decode(explanation[name])))
+        picture.load()
+        assert (picture.format, picture.size) == ("PNG", (224, 112))
+
+
+BAD: list[tuple[str, Any, dict[str, Any], int, str]] = [
+    ("predictions", b"", {}, 400, "image_missing"),
+    ("predictions", b"just text", {}, 415, "image_unreadable"),
+    ("predictions", png_header(50_000, 50_000), {}, 413, "image_too_large"),
+    ("predictions", "1x1", {}, 400, "image_too_small"),
+    ("predictions", "truncated", {}, 400, "image_truncated"),
+    ("predictions", "animated", {}, 400, "image_animated"),
+    ("explanations", "good", {"method": "lime"}, 400, "method_unknown"),
+    ("explanations", "good", {"target": "9"}, 400, "target_invalid"),
+    ("explanations", "good", {"method": "integrated_gradients", "n_steps": 10**9}, 400, "parameter_invalid"),
+    ("predictions", "good", {"brightness": "5"}, 400, "option_unknown"),
+]
+
+
+@pytest.fixture(scope="module")
+def files(pngs: list[bytes], tiles: Pixels, encode: Encode) -> dict[str, bytes]:
+    noise = encode(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    frames = [Image.fromarray(tile) for tile in tiles[:2]]
+    return {
+        "good": pngs[0],
+        "1x1": encode(np.zeros((1, 1, 3), dtype=np.uint8)),
+        "truncated": noise[: len(noise) // 2],
+        "animated": encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]),
+    }
+
+
+@pytest.mark.parametrize(("verb", "data", "options", "status", "code"), BAD)
+def test_bad_input_gets_its_own_error(
+    verb: str, data: Any, options: dict[str, Any], status: int, code: str, post: Post, files: dict[str, bytes]
+) -> None:
+    response = post(verb, files[data] if isinstance(data, str) else data, params=options)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert set(error) == {"code", "message", "field"}
+    assert error["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [("{not json", "json_invalid"), ('{"image": "%%%"}', "base64_invalid"), ("[1, 2]", "json_invalid")],
+)
+def test_bad_json_gets_its_own_error(body: str, code: str, post: Post) -> None:
+    response = post(data=body, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, code)
+
+
+def test_a_mixed_batch_serves_the_good_and_refuses_the_bad(
+    post: Post, server: TorchServe, files: dict[str, bytes], pngs: list[bytes]
+) -> None:
+    """Eight requests at once share batches, as TorchServe's log shows, and each gets its own answer."""
+    mix: list[tuple[str, bytes, dict[str, Any]]] = [
+        ("predictions", pngs[1], {}),
+        ("explanations", pngs[2], {"target": "TUM", "return": "raw"}),
+        ("predictions", files["truncated"], {}),
+        ("explanations", pngs[3], {"method": "saliency", "target": "MUS", "return": "raw"}),
+        ("explanations", pngs[4], {"target": "9"}),
+        ("predictions", png_header(50_000, 50_000), {}),
+        ("predictions", pngs[5], {"explain": "integrated_gradients", "n_steps": "4", "return": "raw"}),
+        ("explanations", pngs[6], {"method": "gradcam", "return": "raw"}),
+    ]
+    alone = [post(verb, data, params=options) for verb, data, options in mix]
+    logged = len(server.log.read_text())
+    with ThreadPoolExecutor(len(mix)) as pool:
+        together = list(pool.map(lambda item: post(item[0], item[1], params=item[2]), mix))
+    assert [answer.status_code for answer in together] == [200, 200, 400, 200, 400, 413, 200, 200]
+    batches = server.log.read_text()[logged:].count("Flushing req.cmd PREDICT")
+    assert batches <= 3, f"eight requests took {batches} batches"
+    for one, other in zip(together, alone, strict=True):
+        if one.status_code != 200:
+            assert one.json() == other.json()
+            continue
+        assert np.abs(logits_of(one) - logits_of(other)).max() < 1e-4
+        for found, expected in zip(
+            one.json().get("explanations", []), other.json().get("explanations", []), strict=True
+        ):
+            assert (found["method"], found["target"]) == (expected["method"], expected["target"])
+            assert np.abs(raw_map(found) - raw_map(expected)).max() < 1e-4 * np.abs(raw_map(expected)).max()
+
+
+def test_real_tiles_keep_their_class_through_the_server(
+    post: Post, real_data: PathMNIST, model: Model, encode: Encode
+) -> None:
+    images = real_data.test.images[:40]
+    with torch.no_grad():
+        inputs = preprocess([torch.from_numpy(image) for image in images], model.preprocessing)
+        expected = model.network(inputs).argmax(dim=1).tolist()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda image: post(data=encode(image)), images))
+    assert [answer.json()["prediction"]["class_id"] for answer in answers] == expected
+
+
+def test_the_management_api_loads_no_foreign_model(server: TorchServe) -> None:
+    response = requests.post(
+        f"{server.management_url}/models", params={"url": "http://127.0.0.1:1/other.mar"}, timeout=30
+    )
+    assert response.status_code in (403, 405)
+
+
+def test_prometheus_metrics_are_served(server: TorchServe, post: Post, pngs: list[bytes]) -> None:
+    post(data=pngs[0])
+    text = requests.get(f"{server.metrics_url}/metrics", timeout=30).text
+    assert re.search(r'ts_inference_requests_total\{.*model_name="pathmnist".*\} [1-9]', text)
+
+
+def test_the_answer_is_compact_json(post: Post, pngs: list[bytes]) -> None:
+    text = post(data=pngs[0]).text
+    assert text == json.dumps(json.loads(text), separators=(",", ":"))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("POST", "/predictions/pathmnist", b"\0" * (16 * 1024 * 1024 + 1), 413, "request_too_large"),
+        ("POST", "/predictions/other", b"x", 404, "not_found"),
+        ("POST", "/predictions/pathmnist/9.9", b"x", 404, "not_found"),
+        ("POST", "/nowhere", b"x", 404, "not_found"),
+        ("GET", "/predictions/pathmnist", None, 405, "method_not_allowed"),
+    ],
+)
+def test_errors_outside_the_handler_have_the_same_form(
+    method: str, path: str, body: bytes | None, status: int, code: str, server: TorchServe
+) -> None:
+    response = requests.request(method, server.url + path, data=body, timeout=60)
+    assert response.status_code == status
+    assert set(response.json()["error"]) == {"code", "message", "field"}
+    assert response.json()["error"]["code"] == code
+
+
+def test_a_version_can_be_named(server: TorchServe, pngs: list[bytes]) -> None:
+    response = requests.post(f"{server.url}/explanations/pathmnist/1.0?target=STR", data=pngs[0], timeout=60)
+    assert response.json()["explanations"][0]["target"]["code"] == "STR"
+
+
+def test_torchserves_own_address_takes_options_by_form_and_json(server: TorchServe, pngs: list[bytes]) -> None:
+    url = f"{server.inference_url}/explanations/pathmnist"
+    encoded = base64.b64encode(pngs[0]).decode()
+    options = {"method": "saliency", "target": "LYM"}
+    answers = [
+        requests.post(url, data=options, files={"data": pngs[0]}, timeout=60),
+        requests.post(url, json={"image": encoded, **options}, timeout=60),
+    ]
+    for answer in answers:
+        (explanation,) = answer.json()["explanations"]
+        assert (explanation["method"], explanation["target"]["code"]) == ("saliency", "LYM")

@@ -1,0 +1,135 @@
+"""`python -m serving start` and `stop`, as `make serve` and `make stop` call them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from serving.server import ADDRESSES, ROOT, ServerError, read_properties, require_free
+from tests.conftest import free_addresses, pool_settings
+
+Start = tuple[subprocess.Popen[str], Path]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    settings = read_properties(ROOT / "config.properties") | free_addresses() | {"models": pool_settings()}
+    path = tmp_path / "config.properties"
+    path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    return path
+
+
+def command(action: str, config: Path, model_store: Path) -> list[str]:
+    folders = ["--model-store", str(model_store), "--run-folder", str(config.parent / "run")]
+    return [sys.executable, "-m", "serving", action, "--config", str(config), *folders]
+
+
+@pytest.fixture
+def started(config: Path, model_store: Path) -> Iterator[subprocess.Popen[str]]:
+    """A started server, after it said ready."""
+    process = subprocess.Popen(command("start", config, model_store), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline().startswith("ready: http://127.0.0.1:")
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def assert_all_end(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert alive == []
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_every_process(sign: signal.Signals, started: subprocess.Popen[str], config: Path) -> None:
+    children = descendants(started)
+    assert len(children) >= 4, "command line, Java frontend, one worker and the edge"
+    os.kill(started.pid, sign)
+    started.wait(30)
+    assert_all_end(children)
+    for name in ADDRESSES:
+        require_free(name, int(read_properties(config)[name].rsplit(":", 1)[1]))
+
+
+def test_stop_ends_a_server_started_elsewhere(started: subprocess.Popen[str], config: Path, model_store: Path) -> None:
+    children = descendants(started)
+    result = subprocess.run(command("stop", config, model_store), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == "stopped\n"
+    assert_all_end(children)
+    started.wait(30)
+    again = subprocess.run(command("stop", config, model_store), cwd=ROOT, capture_output=True, text=True, check=True)
+    assert again.stdout == "no server is running\n"
+
+
+def test_a_ready_server_has_answered(started: subprocess.Popen[str], config: Path) -> None:
+    address = read_properties(config)["edge_address"]
+    tile = (ROOT / "docs" / "tile.png").read_bytes()
+    assert requests.post(f"{address}/predictions/pathmnist", data=tile, timeout=30).status_code == 200
+
+
+def test_a_busy_port_is_named(config: Path, model_store: Path) -> None:
+    port = int(read_properties(config)["metrics_address"].rsplit(":", 1)[1])
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", port))
+        holder.listen()
+        result = subprocess.run(command("start", config, model_store), cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert f"metrics_address: port {port} is taken by" in result.stderr
+    assert f"process {os.getpid()}" in result.stderr
+
+
+def test_an_empty_model_store_is_named(config: Path, tmp_path: Path) -> None:
+    result = subprocess.run(command("start", config, tmp_path), cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "python -m export" in result.stderr
+
+
+def test_a_model_that_cannot_load_is_reported_and_leaves_no_process(config: Path, model_store: Path) -> None:
+    store = config.parent / "broken"
+    store.mkdir()
+    for name in ("manifest.json", "pathmnist.mar"):
+        (store / name).write_bytes((model_store / name).read_bytes())
+    archive = bytearray((store / "pathmnist.mar").read_bytes())
+    archive[len(archive) // 2] ^= 1
+    (store / "pathmnist.mar").write_bytes(archive)
+    before = time.monotonic()
+    script = (
+        "import sys; from pathlib import Path; from serving.server import TorchServe\n"
+        "with TorchServe(*map(Path, sys.argv[1:])) as server: server.wait_until_ready(20)"
+    )
+    arguments = [sys.executable, "-c", script, str(config), str(store), str(config.parent / "run")]
+    result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode != 0
+    assert "ServerError" in result.stderr
+    assert time.monotonic() - before < 60
+    require_free("inference_address", int(read_properties(config)["inference_address"].rsplit(":", 1)[1]))
+
+
+def test_properties_continue_over_lines(tmp_path: Path) -> None:
+    path = tmp_path / "x.properties"
+    path.write_text('# note=1\na=1\nb={\\\n  "c": 2\\\n}\n')
+    assert read_properties(path) == {"a": "1", "b": '{"c": 2}'}
+
+
+def test_a_free_port_is_free() -> None:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        with pytest.raises(ServerError, match=str(port)):
+            require_free("inference_address", port)
+    require_free("inference_address", port)

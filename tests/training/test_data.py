@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training.data import DataError, TileDataset, read_npz, verify_md5
+from training.synthetic import generate, write_dataset
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> dict[str, np.ndarray]:
+    write_dataset(tmp_path / "data.npz", (18, 9, 9), seed=0)
+    with np.load(tmp_path / "data.npz") as file:
+        return dict(file)
+
+
+def read(arrays: dict[str, np.ndarray], folder: Path) -> None:
+    np.savez(folder / "changed.npz", allow_pickle=False, **arrays)
+    read_npz(folder / "changed.npz")
+
+
+def test_generated_data_has_medmnists_schema(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    data = read_npz(tmp_path / "data.npz")
+    assert (len(data.train), len(data.val), len(data.test)) == (18, 9, 9)
+    assert data.train.images.shape == (18, 28, 28, 3)
+    assert set(data.train.labels.tolist()) == set(range(9))
+    assert arrays["train_labels"].shape == (18, 1)
+
+
+def test_the_same_seed_gives_the_same_tiles() -> None:
+    assert np.array_equal(generate(9, seed=3).images, generate(9, seed=3).images)
+    assert not np.array_equal(generate(9, seed=3).images, generate(9, seed=4).images)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train_images", None, "missing key 'train_images'"),
+        ("val_labels", None, "missing key 'val_labels'"),
+        ("train_images", np.zeros((18, 28, 28, 3), np.float32), "train_images has dtype float32"),
+        ("train_images", np.zeros((18, 28, 28), np.uint8), r"train_images has shape \(18, 28, 28\)"),
+        ("train_images", np.zeros((18, 28, 27, 3), np.uint8), "train_images has shape"),
+        ("test_images", np.zeros((9, 64, 64, 3), np.uint8), r"splits differ in tile size: \[28, 64\]"),
+        ("test_images", np.zeros((0, 28, 28, 3), np.uint8), "test_labels has shape"),
+        ("val_labels", np.zeros((9, 1), np.float32), "val_labels has dtype float32"),
+        ("val_labels", np.zeros((8, 1), np.uint8), r"val_labels has shape \(8, 1\)"),
+        ("val_labels", np.full((9, 1), 9, np.uint8), "val_labels range from 9 to 9"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    key: str, value: np.ndarray | None, message: str, arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    changed = {name: array for name, array in arrays.items() if name != key}
+    if value is not None:
+        changed[key] = value
+    with pytest.raises(DataError, match=message):
+        read(changed, tmp_path)
+
+
+def test_what_is_no_npz_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_npz(tmp_path / "absent.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(DataError, match="not a readable npz"):
+        read_npz(tmp_path / "text.npz")
+
+
+def test_pickled_arrays_are_refused(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    arrays["train_images"] = np.array([{"a": 1}], dtype=object)
+    np.savez(tmp_path / "pickled.npz", allow_pickle=True, **arrays)
+    with pytest.raises(DataError):
+        read_npz(tmp_path / "pickled.npz")
+
+
+def test_a_changed_download_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pathmnist.npz"
+    path.write_bytes(b"hello")
+    verify_md5(path, "5d41402abc4b2a76b9719d911017c592")
+    with pytest.raises(DataError, match="MD5"):
+        verify_md5(path, "a8b06965200029087d5bd730944a56c1")
+
+
+def test_a_batch_is_gathered_in_order() -> None:
+    split = generate(18, seed=0)
+    tiles, labels = TileDataset(split).__getitems__([5, 2])
+    assert torch.equal(tiles, torch.from_numpy(split.images[[5, 2]]).permute(0, 3, 1, 2))
+    assert labels.tolist() == [5, 2]
