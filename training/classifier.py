@@ -70,6 +70,8 @@ class TileClassifier(L.LightningModule):
         if recipe.freeze:
             for name in FROZEN:
                 self.network.get_submodule(name).requires_grad_(False)
+        # Lightning keeps the modes it finds.
+        self.train()
 
     def train(self, mode: bool = True) -> "TileClassifier":
         """Frozen layers and the teacher stay in eval mode, so that their batch statistics stay too."""

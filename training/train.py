@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from handler.model import CARD, WEIGHTS
+from handler.network import load_network
 from handler.preprocess import Preprocessing
 from training.checkpoint import save_weights, write_json
 from training.classifier import TileClassifier
@@ -145,7 +146,9 @@ def train(arguments: argparse.Namespace) -> Path:
         best = arguments.output / "best.ckpt"
         classifier.load_state_dict(trainer.strategy.load_checkpoint(best, weights_only=True)["state_dict"])
     digest = save_weights(classifier.network, arguments.output / WEIGHTS)
-    card = make_card(arguments, recipe, data, classifier, {"digest": digest, "commit": commit})
+    card = make_card(
+        arguments, recipe, data, preprocessing, {"digest": digest, "commit": commit, "epochs": trainer.current_epoch}
+    )
     write_json(arguments.output / CARD, card)
     print(json.dumps(card["evaluation"], indent=2))
     return Path(arguments.output)
@@ -155,14 +158,14 @@ def make_card(
     arguments: argparse.Namespace,
     recipe: Recipe,
     data: PathMNIST,
-    classifier: TileClassifier,
-    origin: dict[str, str],
+    preprocessing: Preprocessing,
+    origin: dict[str, Any],
 ) -> dict[str, Any]:
-    """What the weights are, where they come from and how well they do."""
-    network = classifier.network.float().eval().cpu()
+    """What the weights are, where they come from and how well they do, as read back from their file."""
+    network = load_network(arguments.output / WEIGHTS)
     evaluation = {
         name: scores(
-            predict_probabilities(network, split, classifier.preprocessing),
+            predict_probabilities(network, split, preprocessing),
             split.labels,
         )
         for name, split in (("val", data.val), ("test", data.test))
@@ -172,13 +175,13 @@ def make_card(
         "version": VERSION,
         "digest": origin["digest"],
         "licence": "MIT",
-        "preprocessing": classifier.preprocessing.to_json(),
+        "preprocessing": preprocessing.to_json(),
         "training": {
             "data": f"{len(data.train)} PathMNIST training tiles of {data.tile_size} pixels",
             "data_digest": data.digest,
             "teacher": arguments.teacher.name if arguments.teacher else None,
             "recipe": asdict(recipe),
-            "epochs": classifier.current_epoch,
+            "epochs": origin["epochs"],
             "seed": arguments.seed,
             "commit": origin["commit"],
             "date": datetime.now(UTC).date().isoformat(),
