@@ -11,15 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handler.errors import RequestError
-from handler.explain.attribution import Parameter
-from handler.explain.registry import DEFAULT_METHOD, METHODS
 from handler.image import ImageLimits, decode_image
-from handler.tissue import CODES, NUM_CLASSES
+from handler.options import ExplanationRequest, parse_options
 
 IMAGE_FIELDS = ("data", "body")
-COMMON_OPTIONS = ("target", "return")
-PARAMETERS = {name for method in METHODS.values() for name in method.parameters}
-OPTIONS = {"explain", "method", *COMMON_OPTIONS, *PARAMETERS}
 
 
 @dataclass(frozen=True)
@@ -28,16 +23,6 @@ class RawRequest:
 
     fields: Mapping[str, Any]
     explain: bool = False
-
-
-@dataclass(frozen=True)
-class ExplanationRequest:
-    """One wanted explanation; `target` None means the predicted class. `parameters` are sorted pairs."""
-
-    method: str
-    parameters: tuple[tuple[str, int | str], ...]
-    target: int | None
-    raw: bool
 
 
 @dataclass(frozen=True)
@@ -51,7 +36,7 @@ class TileRequest:
 def parse_request(request: RawRequest, limits: ImageLimits) -> TileRequest:
     """Validate everything a request asks for; options first, because they cost nothing. Raises `RequestError`."""
     body, options = _separate(request.fields)
-    explanations = _explanations(options, request.explain)
+    explanations = parse_options(options, request.explain)
     return TileRequest(decode_image(_image_bytes(body), limits), explanations)
 
 
@@ -68,10 +53,6 @@ def _separate(fields: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
             **options,
         }
         body = _from_base64(body.get("image"))
-    unknown = sorted(set(options) - OPTIONS)
-    if unknown:
-        message = f"There is no option {unknown[0]!r}; options are {', '.join(sorted(OPTIONS))}."
-        raise RequestError("option_unknown", message, unknown[0])
     return body, {name: _text(name, value) for name, value in options.items()}
 
 
@@ -100,9 +81,9 @@ def _text(name: str, value: Any) -> str:
             return value.decode()
         except UnicodeDecodeError as error:
             raise RequestError("parameter_invalid", f"{name!r} is not UTF-8 text.", name) from error
-    if isinstance(value, str | int) and not isinstance(value, bool):
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
-    raise RequestError("parameter_invalid", f"{name!r} must be text or an integer.", name)
+    raise RequestError("parameter_invalid", f"{name!r} must be text or a number.", name)
 
 
 def _image_bytes(body: Any) -> bytes:
@@ -117,74 +98,3 @@ def _image_bytes(body: Any) -> bytes:
             "body",
         )
     return bytes(body)
-
-
-def _explanations(options: Mapping[str, str], verb_explain: bool) -> tuple[ExplanationRequest, ...]:
-    names = options.get("method" if verb_explain else "explain", DEFAULT_METHOD if verb_explain else "")
-    misplaced = "explain" if verb_explain else "method"
-    if misplaced in options:
-        message = "Use 'method' with /explanations and 'explain' with /predictions."
-        raise RequestError("option_misplaced", message, misplaced)
-    methods = [name.strip() for name in names.split(",")] if names else []
-    if not methods:
-        return _nothing_to_explain(options)
-    field = "method" if verb_explain else "explain"
-    for name in methods:
-        if name not in METHODS:
-            message = f"There is no method {name!r}; methods are {', '.join(METHODS)}."
-            raise RequestError("method_unknown", message, field)
-    if len(set(methods)) < len(methods):
-        raise RequestError("parameter_invalid", "A method is named twice.", field)
-    _refuse_unused(options, methods)
-    target = _target(options.get("target"))
-    raw = _choice("return", options.get("return", "images"), ("images", "raw")) == "raw"
-    return tuple(ExplanationRequest(name, _parameters(name, options), target, raw) for name in methods)
-
-
-def _nothing_to_explain(options: Mapping[str, str]) -> tuple[()]:
-    for name in options:
-        message = f"{name!r} has no meaning without 'explain'."
-        raise RequestError("option_misplaced", message, name)
-    return ()
-
-
-def _refuse_unused(options: Mapping[str, str], methods: list[str]) -> None:
-    used = {name for method in methods for name in METHODS[method].parameters}
-    for name in sorted(set(options) & PARAMETERS - used):
-        message = f"{name!r} has no meaning for {', '.join(methods)}."
-        raise RequestError("option_misplaced", message, name)
-
-
-def _target(value: str | None) -> int | None:
-    if value is None:
-        return None
-    if value.upper() in CODES:
-        return CODES.index(value.upper())
-    if value.isascii() and value.isdigit() and len(value) < 3 and int(value) < NUM_CLASSES:
-        return int(value)
-    message = f"There is no class {value[:20]!r}; use 0 to {NUM_CLASSES - 1} or one of {', '.join(CODES)}."
-    raise RequestError("target_invalid", message, "target")
-
-
-def _parameters(method: str, options: Mapping[str, str]) -> tuple[tuple[str, int | str], ...]:
-    specs = METHODS[method].parameters
-    return tuple((name, _parameter(name, options.get(name), spec)) for name, spec in sorted(specs.items()))
-
-
-def _parameter(name: str, value: str | None, spec: Parameter) -> int | str:
-    if value is None:
-        return spec.default
-    if spec.choices:
-        return _choice(name, value, spec.choices)
-    message = f"{name!r} must be an integer from {spec.minimum} to {spec.maximum}."
-    if not (value.isascii() and value.isdigit()) or len(value) > 9:
-        raise RequestError("parameter_invalid", message, name)
-    if not spec.minimum <= int(value) <= spec.maximum:
-        raise RequestError("parameter_invalid", message, name)
-    return int(value)
-
-
-def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
-    if value not in choices:
-        raise RequestError("parameter_invalid", f"{name!r} must be one of {', '.join(choices)}.", name)
-    return value

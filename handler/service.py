@@ -20,15 +20,16 @@ from torch import Tensor
 from handler.engine import Forward, TorchEngine
 from handler.errors import RequestError, error_json
 from handler.explain.attribution import Attribution, Question
-from handler.explain.registry import METHODS
 from handler.image import ImageLimits
 from handler.model import Model
-from handler.render import ALPHA, COLORMAP, draw
-from handler.request import ExplanationRequest, RawRequest, TileRequest, parse_request
-from handler.tissue import CODES, TISSUES
+from handler.options import ExplanationRequest, Value
+from handler.render import describe, draw, strength_of
+from handler.request import RawRequest, TileRequest, parse_request
+from handler.tissue import CODES, NUM_CLASSES, TISSUES
 
 # A method with its parameters: what explanations have to share to be computed together.
-Group = tuple[str, tuple[tuple[str, int | str], ...]]
+Group = tuple[str, tuple[tuple[str, Value], ...]]
+Pixels = NDArray[np.uint8]
 
 logger = logging.getLogger(__name__)
 
@@ -104,29 +105,63 @@ class Service:
     def _explain(self, tiles: list[TileRequest], forward: Forward) -> list[list[dict[str, Any] | None]]:
         """For each tile its explanations in the order asked; None stands for one that failed."""
         results: list[list[dict[str, Any] | None]] = [[None] * len(tile.explanations) for tile in tiles]
-        for (name, parameters), members in _groups(tiles).items():
+        for members in _groups(tiles).values():
             rows = [row for row, _ in members]
             wanted = [tiles[row].explanations[position] for row, position in members]
-            targets = _targets(wanted, forward.logits[rows])
-            try:
-                attribution = METHODS[name].explain(self._question(forward, rows, targets), dict(parameters))
-            except Exception:
-                logger.exception("%s of %d tiles failed", name, len(members))
-                continue
-            for index, (row, position) in enumerate(members):
-                image, target = tiles[row].image, int(targets[index])
-                results[row][position] = _explanation_json(wanted[index], target, attribution, index, image)
+            images = [tiles[row].image for row in rows]
+            for (row, position), answer in zip(
+                members, self._explain_group(wanted, images, forward, rows), strict=True
+            ):
+                results[row][position] = answer
         return results
 
-    def _question(self, forward: Forward, rows: list[int], targets: Tensor) -> Question:
-        return Question(
+    def _explain_group(
+        self, wanted: list[ExplanationRequest], images: list[Pixels], forward: Forward, rows: list[int]
+    ) -> list[dict[str, Any] | None]:
+        """Explanations that share a method and its parameters, computed together."""
+        method = wanted[0].method
+        targets = _targets(wanted, forward.logits[rows])
+        question = Question(
             self._model.network,
             self._model.preprocessing,
             forward.inputs[rows],
             forward.features[rows],
             forward.logits[rows],
-            targets,
+            _coefficients(targets, [item.contrast for item in wanted]).to(forward.logits.device),
         )
+        try:
+            attribution = method.explain(question, dict(wanted[0].parameters))
+            return [
+                self._explanation_json(item, targets[index], attribution, index, images[index])
+                for index, item in enumerate(wanted)
+            ]
+        except Exception:
+            logger.exception("%s of %d tiles failed", method.name, len(rows))
+            return [None] * len(rows)
+
+    def _explanation_json(
+        self, wanted: ExplanationRequest, target: int, attribution: Attribution, index: int, image: Pixels
+    ) -> dict[str, Any] | None:
+        values = attribution.values[index].detach().float().cpu().numpy()
+        if not np.isfinite(values).all():
+            logger.error("%s gave values that are not finite", wanted.method.name)
+            return None
+        display = "signed" if wanted.contrast is not None and values.ndim == 2 else wanted.method.display
+        strength = strength_of(values, display)
+        picture = draw(strength, image, display, wanted.rendering, self._model.preprocessing.input_size)
+        answer = {
+            "method": wanted.method.name,
+            "target": _class_json(target),
+            **({"contrast": _class_json(wanted.contrast)} if wanted.contrast is not None else {}),
+            **attribution.facts[index],
+            "unit": attribution.unit,
+            "rendering": describe(picture, display, wanted.rendering),
+            "heatmap": picture.heatmap,
+            "overlay": picture.overlay,
+        }
+        if wanted.raw:
+            answer["attribution"] = _raw_json(values)
+        return answer
 
 
 def _groups(tiles: list[TileRequest]) -> dict[Group, list[tuple[int, int]]]:
@@ -134,48 +169,32 @@ def _groups(tiles: list[TileRequest]) -> dict[Group, list[tuple[int, int]]]:
     groups: dict[Group, list[tuple[int, int]]] = {}
     for row, tile in enumerate(tiles):
         for position, wanted in enumerate(tile.explanations):
-            groups.setdefault((wanted.method, wanted.parameters), []).append((row, position))
+            groups.setdefault((wanted.method.name, wanted.parameters), []).append((row, position))
     return groups
 
 
-def _targets(wanted: list[ExplanationRequest], logits: Tensor) -> Tensor:
+def _targets(wanted: list[ExplanationRequest], logits: Tensor) -> list[int]:
     predicted = logits.argmax(dim=1).tolist()
-    targets = [top if item.target is None else item.target for item, top in zip(wanted, predicted, strict=True)]
-    return torch.tensor(targets, device=logits.device)
+    return [top if item.target is None else item.target for item, top in zip(wanted, predicted, strict=True)]
 
 
-def _explanation_json(
-    wanted: ExplanationRequest, target: int, attribution: Attribution, index: int, image: NDArray[np.uint8]
-) -> dict[str, Any] | None:
-    values = attribution.values[index].detach().float().cpu().numpy()
-    if not np.isfinite(values).all():
-        logger.error("%s gave values that are not finite", wanted.method)
-        return None
-    display = METHODS[wanted.method].display
-    strength = np.maximum(values, 0) if display == "positive" else np.abs(values).sum(axis=0)
-    picture = draw(strength, image)
-    answer = {
-        "method": wanted.method,
-        "target": {"class_id": target, "code": CODES[target]},
-        **attribution.facts[index],
-        "unit": attribution.unit,
-        "rendering": {
-            "shows": display,
-            "stretch": "min-max",
-            "range": [picture.low, picture.high],
-            "colormap": COLORMAP,
-            "alpha": ALPHA,
-        },
-        "heatmap": picture.heatmap,
-        "overlay": picture.overlay,
-    }
-    if wanted.raw:
-        answer["attribution"] = {
-            "dtype": "float32",
-            "shape": list(values.shape),
-            "data": base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode("ascii"),
-        }
-    return answer
+def _coefficients(targets: list[int], contrasts: list[int | None]) -> Tensor:
+    """For each tile +1 at its target and -1 at the class it is contrasted with, `[N, 9]`."""
+    coefficients = torch.zeros(len(targets), NUM_CLASSES)
+    for row, (target, contrast) in enumerate(zip(targets, contrasts, strict=True)):
+        coefficients[row, target] += 1
+        if contrast is not None:
+            coefficients[row, contrast] -= 1
+    return coefficients
+
+
+def _class_json(class_id: int) -> dict[str, Any]:
+    return {"class_id": class_id, "code": CODES[class_id]}
+
+
+def _raw_json(values: NDArray[np.float32]) -> dict[str, Any]:
+    data = base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode("ascii")
+    return {"dtype": "float32", "shape": list(values.shape), "data": data}
 
 
 def _json_response(status: int, body: dict[str, Any]) -> Response:

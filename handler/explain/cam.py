@@ -1,27 +1,57 @@
-"""Class activation maps, in closed form."""
+"""Class activation maps of `layer4`, in closed form.
+
+The network ends in average pooling and one linear layer, so the gradient of a logit with respect to channel k is the
+same in every cell: W[c,k] / (h w). What these methods compute by a backward pass is therefore a weighted sum of the
+feature map, and Grad-CAM, HiResCAM and XGrad-CAM are one and the same map. Each map is `[N, h, w]` in logits and,
+where it is complete, sums with the bias to the logit.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from handler.explain.attribution import Attribution, Question
-from handler.network import class_activation
 
 
 def gradcam(question: Question, _: Mapping[str, Any]) -> Attribution:
-    """Grad-CAM on `layer4` (Selvaraju et al., arXiv 1610.02391), before its ReLU: `[N, h, w]` in logits.
+    """Grad-CAM before its ReLU (Selvaraju et al., arXiv 1610.02391).
 
-    In a network that ends in average pooling and one linear layer, Grad-CAM's weights (the mean gradient of each
-    channel) are that layer's weights over h w, so no backward pass is needed. `completeness_residual` is the
-    absolute difference between the map's sum plus the class's bias and the logit.
+    Here also HiResCAM (Draelos and Carin, arXiv 2011.08891), whose gradients are Grad-CAM's means, and XGrad-CAM (Fu
+    et al., arXiv 2008.02312), whose weights `sum(g A) / sum(A)` are g. The maps are those of Zhou et al. (arXiv
+    1512.04150).
     """
-    chosen = (
-        torch.arange(len(question.targets), device=question.targets.device),
-        question.targets,
-    )
-    maps = class_activation(question.network, question.features)[chosen]
-    total = maps.sum(dim=(1, 2)) + question.network.fc.bias[question.targets]
-    residuals = (total - question.logits[chosen]).abs().tolist()
+    return _attribution(question, _gradient(question))
+
+
+def layercam(question: Question, _: Mapping[str, Any]) -> Attribution:
+    """LayerCAM (Jiang et al., doi 10.1109/TIP.2021.3089943): only gradients above zero count."""
+    return _attribution(question, _gradient(question).clamp(min=0))
+
+
+def gradcam_plus_plus(question: Question, _: Mapping[str, Any]) -> Attribution:
+    """Grad-CAM++ (Chattopadhay et al., arXiv 1710.11063), equation 19 with its exponential left out, as is usual.
+
+    Channel weights are `sum_ij relu(g) g^2 / (2 g^2 + g^3 sum(A))`.
+    """
+    gradient = _gradient(question)
+    cells = question.features.shape[2] * question.features.shape[3]
+    total = question.features.sum(dim=(2, 3))
+    share = gradient**2 / (2 * gradient**2 + gradient**3 * total + 1e-7)
+    return _attribution(question, cells * gradient.clamp(min=0) * share)
+
+
+def _gradient(question: Question) -> Tensor:
+    """The score's gradient with respect to any cell of each channel, `[N, 512]`."""
+    cells = question.features.shape[2] * question.features.shape[3]
+    return question.coefficients @ question.network.fc.weight / cells
+
+
+def _attribution(question: Question, channel_weights: Tensor) -> Attribution:
+    """The weighted sum of the feature map, and by how much its sum plus the bias misses the score."""
+    maps = torch.einsum("nk,nkhw->nhw", channel_weights, question.features)
+    total = maps.sum(dim=(1, 2)) + question.coefficients @ question.network.fc.bias
+    residuals = (total - question.scores).abs().tolist()
     facts = [{"layer": "layer4", "completeness_residual": residual} for residual in residuals]
     return Attribution(maps, "logit", facts)

@@ -6,7 +6,9 @@ import pytest
 from handler.errors import RequestError
 from handler.explain.registry import METHODS
 from handler.image import ImageLimits
-from handler.request import ExplanationRequest, RawRequest, TileRequest, parse_request
+from handler.options import ExplanationRequest
+from handler.render import Rendering
+from handler.request import RawRequest, TileRequest, parse_request
 from tests.conftest import Pixels
 from tests.handler.test_image import Encode
 
@@ -45,20 +47,40 @@ def test_an_image_comes_as_body_field_or_base64(png: bytes, tiles: Pixels) -> No
 
 
 def test_the_explain_verb_defaults_to_gradcam_of_the_predicted_class(png: bytes) -> None:
-    assert parse({"body": png}, explain=True).explanations == (ExplanationRequest("gradcam", (), None, raw=False),)
+    plain = ExplanationRequest(METHODS["gradcam"], (), None, None, Rendering(), raw=False)
+    assert parse({"body": png}, explain=True).explanations == (plain,)
 
 
 def test_a_prediction_may_ask_for_several_explanations(png: bytes) -> None:
     request = parse({"body": png, "explain": b"gradcam,integrated_gradients", "target": b"tum", "n_steps": b"8"})
-    assert [item.method for item in request.explanations] == ["gradcam", "integrated_gradients"]
+    assert [item.method.name for item in request.explanations] == ["gradcam", "integrated_gradients"]
     assert {item.target for item in request.explanations} == {8}
     assert dict(request.explanations[1].parameters) == {"baseline": "black", "n_steps": 8}
 
 
 def test_options_may_stand_in_json_and_the_query_wins(png: bytes) -> None:
-    body = {"image": base64.b64encode(png).decode(), "method": "saliency", "target": 3}
+    body = {"image": base64.b64encode(png).decode(), "method": "saliency", "target": 3, "alpha": 0.25}
     (explanation,) = parse({"body": body, "target": b"TUM"}, explain=True).explanations
-    assert (explanation.method, explanation.target) == ("saliency", 8)
+    assert (explanation.method.name, explanation.target, explanation.rendering.alpha) == ("saliency", 8, 0.25)
+
+
+def test_all_targets_are_nine_explanations(png: bytes) -> None:
+    explanations = parse({"body": png, "target": b"all", "contrast": b"MUS"}, explain=True).explanations
+    assert [item.target for item in explanations] == list(range(9))
+    assert {item.contrast for item in explanations} == {5}
+
+
+def test_the_classic_preset_fills_in_what_is_not_said(png: bytes) -> None:
+    fields = {"body": png, "explain": b"gradcam,integrated_gradients", "preset": b"classic", "baseline": b"white"}
+    gradcam, gradients = parse(fields).explanations
+    assert gradcam.rendering == Rendering()
+    assert gradients.rendering == Rendering(sigma=2.0)
+    assert dict(gradients.parameters) == {"baseline": "white", "n_steps": 200}
+
+
+def test_rendering_choices_are_taken(png: bytes) -> None:
+    fields = {"body": png, "colormap": b"viridis", "alpha": b"0.3", "size": b"512", "sigma": b"1.5"}
+    assert parse(fields, explain=True).explanations[0].rendering == Rendering("viridis", 0.3, 512, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +100,16 @@ def test_options_may_stand_in_json_and_the_query_wins(png: bytes) -> None:
         ({"method": b"integrated_gradients", "n_steps": b"many"}, True, "parameter_invalid", "n_steps"),
         ({"method": b"integrated_gradients", "baseline": b"pink"}, True, "parameter_invalid", "baseline"),
         ({"method": b"gradcam", "n_steps": b"5"}, True, "option_misplaced", "n_steps"),
+        ({"target": b"all", "method": b"saliency"}, True, "target_invalid", "target"),
+        ({"target": b"TUM", "contrast": b"8"}, True, "target_invalid", "contrast"),
+        ({"contrast": b"nothing"}, True, "target_invalid", "contrast"),
+        ({"alpha": b"1.5"}, True, "parameter_invalid", "alpha"),
+        ({"alpha": b"nan"}, True, "parameter_invalid", "alpha"),
+        ({"sigma": b"inf"}, True, "parameter_invalid", "sigma"),
+        ({"size": b"100000"}, True, "parameter_invalid", "size"),
+        ({"size": b"64.5"}, True, "parameter_invalid", "size"),
+        ({"colormap": b"jet"}, True, "parameter_invalid", "colormap"),
+        ({"preset": b"modern"}, True, "parameter_invalid", "preset"),
         ({"return": b"everything"}, True, "parameter_invalid", "return"),
         ({"target": b"TUM"}, False, "option_misplaced", "target"),
         ({"method": b"gradcam"}, False, "option_misplaced", "method"),

@@ -1,0 +1,144 @@
+"""The options of a request, as text, to explanations wanted, or one typed error."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from handler.errors import RequestError
+from handler.explain.attribution import Method, Parameter
+from handler.explain.registry import DEFAULT_METHOD, METHODS
+from handler.render import DIVERGING, SEQUENTIAL, Rendering
+from handler.tissue import CODES, NUM_CLASSES
+
+Value = int | float | str
+
+RENDERING = {
+    "colormap": Parameter(default="", choices=(*SEQUENTIAL, *DIVERGING)),
+    "alpha": Parameter(default=0.5, minimum=0, maximum=1),
+    "size": Parameter(default=224, minimum=28, maximum=1024),
+    "sigma": Parameter(default=0.0, minimum=0, maximum=32),
+}
+RETURN = Parameter(default="images", choices=("images", "raw"))
+# What the original demonstration meant to show; the smoothing is for the gradient methods only.
+PRESETS: dict[str, dict[str, Value]] = {"classic": {"n_steps": 200, "baseline": "black", "sigma": 2.0}}
+METHOD_PARAMETERS = {name for method in METHODS.values() for name in method.parameters}
+OPTIONS = {"explain", "method", "target", "contrast", "preset", "return", *RENDERING, *METHOD_PARAMETERS}
+
+
+@dataclass(frozen=True)
+class ExplanationRequest:
+    """One wanted explanation.
+
+    `target` None means the predicted class; `contrast` is a class whose logit is subtracted. `parameters` are sorted
+    pairs; `raw` asks for the signed map itself.
+    """
+
+    method: Method
+    parameters: tuple[tuple[str, Value], ...]
+    target: int | None
+    contrast: int | None
+    rendering: Rendering
+    raw: bool
+
+
+def parse_options(options: Mapping[str, str], verb_explain: bool) -> tuple[ExplanationRequest, ...]:
+    """The explanations a request asks for, in order. Raises `RequestError` naming the first bad option."""
+    for name in sorted(set(options) - OPTIONS):
+        message = f"There is no option {name[:40]!r}; options are {', '.join(sorted(OPTIONS))}."
+        raise RequestError("option_unknown", message, name)
+    field, other = ("method", "explain") if verb_explain else ("explain", "method")
+    if other in options:
+        message = "Use 'method' with /explanations and 'explain' with /predictions."
+        raise RequestError("option_misplaced", message, other)
+    names = options.get(field, DEFAULT_METHOD if verb_explain else "")
+    if not names:
+        return _nothing_to_explain(options)
+    methods = _methods(names, field)
+    _refuse_unused(options, methods)
+    targets = _targets(options.get("target"), methods)
+    return tuple(_explanation(method, target, options) for method in methods for target in targets)
+
+
+def _nothing_to_explain(options: Mapping[str, str]) -> tuple[()]:
+    if options:
+        name = min(options)
+        raise RequestError("option_misplaced", f"{name!r} has no meaning without 'explain'.", name)
+    return ()
+
+
+def _methods(names: str, field: str) -> list[Method]:
+    words = [name.strip() for name in names.split(",")]
+    for name in words:
+        if name not in METHODS:
+            message = f"There is no method {name[:40]!r}; methods are {', '.join(METHODS)}."
+            raise RequestError("method_unknown", message, field)
+    if len(set(words)) < len(words):
+        raise RequestError("parameter_invalid", "A method is named twice.", field)
+    return [METHODS[name] for name in words]
+
+
+def _refuse_unused(options: Mapping[str, str], methods: list[Method]) -> None:
+    used = {name for method in methods for name in method.parameters}
+    for name in sorted(set(options) & METHOD_PARAMETERS - used):
+        message = f"{name!r} has no meaning for {', '.join(method.name for method in methods)}."
+        raise RequestError("option_misplaced", message, name)
+
+
+def _targets(value: str | None, methods: list[Method]) -> list[int | None]:
+    if value is None:
+        return [None]
+    if value != "all":
+        return [_class_id(value, "target")]
+    for method in methods:
+        if not method.closed_form:
+            message = f"'all' is for methods without a backward pass; {method.name} needs one for each class."
+            raise RequestError("target_invalid", message, "target")
+    return list(range(NUM_CLASSES))
+
+
+def _class_id(value: str, field: str) -> int:
+    if value.upper() in CODES:
+        return CODES.index(value.upper())
+    if value.isascii() and value.isdigit() and len(value) < 3 and int(value) < NUM_CLASSES:
+        return int(value)
+    message = f"There is no class {value[:20]!r}; use 0 to {NUM_CLASSES - 1} or one of {', '.join(CODES)}."
+    raise RequestError("target_invalid", message, field)
+
+
+def _explanation(method: Method, target: int | None, options: Mapping[str, str]) -> ExplanationRequest:
+    contrast = _class_id(options["contrast"], "contrast") if "contrast" in options else None
+    if contrast is not None and contrast == target and options["target"] != "all":
+        raise RequestError("target_invalid", "A class cannot be contrasted with itself.", "contrast")
+    preset = PRESETS[_choice("preset", options["preset"], tuple(PRESETS))] if "preset" in options else {}
+    parameters = {name: _value(name, options, spec, preset) for name, spec in sorted(method.parameters.items())}
+    smoothing = preset if method.display == "magnitude" else {}
+    drawing = {name: _value(name, options, spec, smoothing) for name, spec in RENDERING.items()}
+    rendering = Rendering(
+        str(drawing["colormap"]) or None, float(drawing["alpha"]), int(drawing["size"]), float(drawing["sigma"])
+    )
+    raw = _value("return", options, RETURN, {}) == "raw"
+    return ExplanationRequest(method, tuple(parameters.items()), target, contrast, rendering, raw)
+
+
+def _value(name: str, options: Mapping[str, str], spec: Parameter, preset: Mapping[str, Value]) -> Value:
+    if name not in options:
+        return preset.get(name, spec.default)
+    text = options[name]
+    if spec.choices:
+        return _choice(name, text, spec.choices)
+    kind = type(spec.default)
+    word = "an integer" if kind is int else "a number"
+    message = f"{name!r} must be {word} from {spec.minimum:g} to {spec.maximum:g}."
+    try:
+        number = float(text) if kind is float else int(text)
+    except ValueError as error:
+        raise RequestError("parameter_invalid", message, name) from error
+    # NaN fails this comparison too.
+    if not spec.minimum <= number <= spec.maximum:
+        raise RequestError("parameter_invalid", message, name)
+    return number
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise RequestError("parameter_invalid", f"{name!r} must be one of {', '.join(choices)}.", name)
+    return value

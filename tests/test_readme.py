@@ -1,0 +1,33 @@
+"""What the README states is what the project does."""
+
+import json
+import re
+
+from handler.explain.registry import METHODS
+from handler.options import OPTIONS
+from serving.edge import CODES
+from serving.server import ROOT
+from training.checkpoint import SHIPPED
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_every_error_code_is_listed_and_no_other() -> None:
+    sources = [path.read_text() for folder in ("handler", "serving") for path in (ROOT / folder).rglob("*.py")]
+    raised = {code for text in sources for code in re.findall(r'(?:RequestError|error_json)\(\s*"(\w+)"', text)}
+    rows = [line for line in README.splitlines() if re.match(r"\| (\d|5xx)", line)]
+    listed = {code for row in rows for code in re.findall(r"`([a-z0-9]+_[a-z0-9_]+|[a-z]{6,})`", row)}
+    assert listed == raised | set(CODES.values()) | {"unavailable"}
+
+
+def test_every_option_and_method_is_listed() -> None:
+    for name in (*OPTIONS, *METHODS):
+        assert f"`{name}`" in README, name
+
+
+def test_the_accuracy_table_is_the_cards() -> None:
+    test = json.loads((SHIPPED / "pathmnist_resnet18.json").read_text())["evaluation"]["test"]
+    assert f"| accuracy | {test['accuracy']:.4f} |" in README
+    assert f"| balanced accuracy | {test['balanced_accuracy']:.4f} |" in README
+    for code, recall in test["recall"].items():
+        assert f"| recall {code} | {recall:.4f} |" in README
