@@ -33,13 +33,13 @@ def layercam(question: Question, _: Mapping[str, Any]) -> Attribution:
 def gradcam_plus_plus(question: Question, _: Mapping[str, Any]) -> Attribution:
     """Grad-CAM++ (Chattopadhay et al., arXiv 1710.11063), equation 19 with its exponential left out, as is usual.
 
-    Channel weights are `sum_ij relu(g) g^2 / (2 g^2 + g^3 sum(A))`.
+    Channel weights are `sum_ij relu(g) g^2 / (2 g^2 + g^3 sum(A))`; with g the same in all cells that is
+    `h w relu(g) / (2 + g sum(A))`, with nothing to divide by zero. (The grad-cam package adds 1e-6 to the first
+    form's denominator, which at this network's gradients outweighs `2 g^2`.)
     """
-    gradient = _gradient(question)
+    gradient = _gradient(question).clamp(min=0)
     cells = question.features.shape[2] * question.features.shape[3]
-    total = question.features.sum(dim=(2, 3))
-    share = gradient**2 / (2 * gradient**2 + gradient**3 * total + 1e-7)
-    return _attribution(question, cells * gradient.clamp(min=0) * share)
+    return _attribution(question, cells * gradient / (2 + gradient * question.features.sum(dim=(2, 3))))
 
 
 def _gradient(question: Question) -> Tensor:
