@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from handler.model import Model
 from handler.network import class_activation, classify, embedding, feature_map
-from handler.preprocess import cubic, normalise, resampling_matrix, triangle
+from handler.preprocess import area_matrix, normalise, resampling_matrix, triangle
 from handler.tissue import CODES, TISSUES
 
 OPSET = 18
@@ -34,10 +34,10 @@ class Graph(nn.Module):
         The same steps as `handler.preprocess`, whose cached matrices an exporter must not see: here the reducing
         matrices are computed by the graph from the image's own size.
         """
-        rows = resampling_matrix(image.shape[1], self.spec.canonical_size, cubic)
-        columns = resampling_matrix(image.shape[2], self.spec.canonical_size, cubic)
+        rows = area_matrix(image.shape[1], self.spec.canonical_size)
+        columns = area_matrix(image.shape[2], self.spec.canonical_size)
         pixels = image.permute(0, 3, 1, 2).float()
-        tiles = (rows @ pixels @ columns.T).clamp(0, 255) / 255
+        tiles = rows @ pixels @ columns.T / 255
         enlarge = self.get_buffer("enlarge")
         features = feature_map(self.network, normalise(enlarge @ tiles @ enlarge.T, self.spec))
         logits = classify(self.network, features)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+MAX_QUOTED = 400
+
 
 class RequestError(Exception):
     """A fault of one request: an HTTP status 4xx, a stable `code`, a message, and the field at fault."""
@@ -9,8 +11,9 @@ class RequestError(Exception):
     def __init__(self, code: str, message: str, field: str, status: int = 400) -> None:
         super().__init__(message)
         self.code = code
-        self.message = message
-        self.field = field
+        # Both may quote what the client sent, at any length.
+        self.message = message[:MAX_QUOTED]
+        self.field = field[:MAX_QUOTED]
         self.status = status
 
     def to_json(self) -> dict[str, Any]:

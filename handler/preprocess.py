@@ -1,9 +1,9 @@
 """The one definition of preprocessing: training, export and serving all call it.
 
 PathMNIST holds 224-pixel tiles that were reduced to 28 pixels, and the same tile may reach the server at either
-size. Every image is therefore first reduced (or enlarged) to the size the model learned from, the canonical tile,
-and only then enlarged to the network's input. Both steps are separable linear maps, `rows @ image @ columns.T`,
-so they are exact, differentiable, and exportable as plain matrix products.
+size. Every image is therefore first reduced to the size the model learned from, the canonical tile, by averaging
+areas, and only then enlarged to the network's input (why: docs/preprocessing.md). Both steps are separable linear
+maps, `rows @ image @ columns.T`, so they are exact, differentiable, and exportable as plain matrix products.
 """
 
 from collections.abc import Callable
@@ -54,14 +54,6 @@ def triangle(distance: Tensor) -> Tensor:
     return (1 - distance.abs()).clamp(min=0)
 
 
-def cubic(distance: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel with a = -0.5, support 2 (doi 10.1109/TASSP.1981.1163711)."""
-    x = distance.abs().clamp(max=2)
-    inner = (1.5 * x - 2.5) * x * x + 1
-    outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, inner, outer)
-
-
 def resampling_matrix(source: int, target: int, kernel: Kernel) -> Tensor:
     """Weights `[target, source]` that resample a line of `source` pixels to `target` pixels.
 
@@ -75,9 +67,29 @@ def resampling_matrix(source: int, target: int, kernel: Kernel) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
+def area_matrix(source: int, target: int) -> Tensor:
+    """Weights `[target, source]` that average the area each target pixel covers.
+
+    A weight is the overlap of two intervals, a trapezoid over the distance of their centres. It is continuous in the
+    scale: no pixel jumps from one target to the next by a rounding error. Rows sum to one.
+    """
+    scale = source / target
+    centres = (torch.arange(target, dtype=torch.float32) + 0.5) * scale
+    pixels = torch.arange(source, dtype=torch.float32)[None, :] + 0.5
+    distances = (pixels - centres[:, None]).abs()
+    flat = (max(scale, 1.0) - min(scale, 1.0)) / 2
+    overlap = ((1 + scale) / 2 - distances).relu() - (flat - distances).relu()
+    return overlap / overlap.sum(dim=1, keepdim=True)
+
+
 @lru_cache(maxsize=256)
-def _cached_matrix(source: int, target: int, kernel: Kernel, device: torch.device) -> Tensor:
-    return resampling_matrix(source, target, kernel).to(device)
+def _area(source: int, target: int, device: torch.device) -> Tensor:
+    return area_matrix(source, target).to(device)
+
+
+@lru_cache(maxsize=16)
+def _enlargement(source: int, target: int, device: torch.device) -> Tensor:
+    return resampling_matrix(source, target, triangle).to(device)
 
 
 def canonical_tile(image: Tensor, spec: Preprocessing) -> Tensor:
@@ -90,15 +102,13 @@ def canonical_tile(image: Tensor, spec: Preprocessing) -> Tensor:
     size = spec.canonical_size
     pixels = image.permute(2, 0, 1).float()
     if (height, width) != (size, size):
-        rows = _cached_matrix(height, size, cubic, image.device)
-        columns = _cached_matrix(width, size, cubic, image.device)
-        pixels = (rows @ pixels @ columns.T).clamp(0, 255)
+        pixels = _area(height, size, image.device) @ pixels @ _area(width, size, image.device).T
     return pixels / 255
 
 
 def network_input(tiles: Tensor, spec: Preprocessing) -> Tensor:
     """Enlarge canonical tiles `[N, 3, S, S]` in [0, 1] to the input size and normalise: float32 `[N, 3, I, I]`."""
-    enlarge = _cached_matrix(tiles.shape[-1], spec.input_size, triangle, tiles.device)
+    enlarge = _enlargement(tiles.shape[-1], spec.input_size, tiles.device)
     return normalise(enlarge @ tiles @ enlarge.T, spec)
 
 

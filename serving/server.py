@@ -43,6 +43,7 @@ class TorchServe:
         self._run_folder = run_folder.resolve()
         self._settings = {**read_properties(config), **(settings or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._edge: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -91,13 +92,16 @@ class TorchServe:
             self._process = subprocess.Popen(
                 command, cwd=self._run_folder, env=environment, stdout=log, stderr=log, process_group=0
             )
-            self._start_edge(log, self._process.pid)
-        (self._run_folder / "group.pid").write_text(str(self._process.pid))
+            (self._run_folder / "group.pid").write_text(str(self._process.pid))
+            self._edge = self._start_edge(log, self._process.pid)
 
-    def _start_edge(self, log: BinaryIO, group: int) -> None:
+    def _start_edge(self, log: BinaryIO, group: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "serving.edge", "--listen", self.url, "--upstream", self.inference_url]
         command += ["--max-request-size", self._settings["max_request_size"]]
-        subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, process_group=group)
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, process_group=group)
+
+    def _running(self) -> bool:
+        return all(process is not None and process.poll() is None for process in (self._process, self._edge))
 
     def wait_until_ready(self, timeout: float = 180) -> dict[str, Any]:
         """Wait for a real prediction of the model in the store and return it; raises `ServerError`.
@@ -108,8 +112,8 @@ class TorchServe:
         deadline = time.monotonic() + timeout
         problem = "no answer"
         while time.monotonic() < deadline:
-            if self._process is not None and self._process.poll() is not None:
-                raise ServerError(f"TorchServe ended by itself:\n{self._log_tail()}")
+            if not self._running():
+                raise ServerError(f"the server ended by itself:\n{self._log_tail()}")
             try:
                 answer = predict(self.url, TILE.read_bytes())
             except (OSError, ValueError) as error:
@@ -122,21 +126,27 @@ class TorchServe:
         raise ServerError(f"no prediction within {timeout:.0f} s ({problem}):\n{self._log_tail()}")
 
     def wait(self) -> None:
-        """Block until the server ends."""
-        if self._process is not None:
-            self._process.wait()
+        """Block until TorchServe or the edge ends."""
+        while self._running():
+            time.sleep(0.5)
 
     def stop(self) -> None:
         """End the frontend and every worker."""
         if self._process is None:
             return
         end_group(self._process.pid)
-        self._process.wait()
-        self._process = None
+        for process in (self._process, self._edge):
+            if process is not None:
+                process.wait()
+        self._process = self._edge = None
         (self._run_folder / "group.pid").unlink(missing_ok=True)
 
     def __enter__(self) -> "TorchServe":
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(

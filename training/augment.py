@@ -1,7 +1,7 @@
 """Augmentation as batched tensor operations on canonical tiles, on whatever device they are.
 
-Everything acts on float `[N, 3, S, S]` in [0, 1] before the one enlargement to the input size, so it costs a few
-per cent of a training step. Geometry and colour are kept apart: a teacher has to see the geometry and not the
+Everything acts on float `[N, 3, S, S]` in [0, 1] before the one enlargement to the input size, so its cost does not
+grow with the input. Geometry and colour are kept apart: a teacher has to see the geometry and not the
 colour (it was never trained on shifted colours), a student sees both.
 """
 

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from handler.explain.registry import METHODS
 from handler.image import ImageLimits
 from handler.model import load_model
 from handler.request import RawRequest
@@ -26,6 +25,7 @@ from training.checkpoint import SHIPPED
 from training.data import load
 from training.synthetic import generate
 
+SHOWN = ("gradcam", "layercam", "integrated_gradients")
 CELL = 112
 HEADER = 20
 MARGIN = 96
@@ -40,20 +40,20 @@ def one_of_each_class(source: str | None) -> NDArray[np.uint8]:
 
 
 def explain(service: Service, tile: NDArray[np.uint8]) -> dict[str, Any]:
-    """The server's answer with every method."""
+    """The server's answer with the methods shown, smoothed a little."""
     buffer = BytesIO()
     Image.fromarray(tile).save(buffer, "PNG")
-    (response,) = service.respond([RawRequest({"body": buffer.getvalue(), "explain": ",".join(METHODS)})])
+    (response,) = service.respond([RawRequest({"body": buffer.getvalue(), "explain": ",".join(SHOWN), "sigma": "2"})])
     answer: dict[str, Any] = json.loads(response.body)
     return answer
 
 
 def draw_gallery(service: Service, tiles: NDArray[np.uint8]) -> Image.Image:
     """Lay out tiles and overlays; the header says true class and predicted class."""
-    size = (MARGIN + CELL * len(tiles), HEADER + CELL * (1 + len(METHODS)))
+    size = (MARGIN + CELL * len(tiles), HEADER + CELL * (1 + len(SHOWN)))
     sheet = Image.new("RGB", size, "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for row, name in enumerate(("tile", *METHODS)):
+    for row, name in enumerate(("tile", *SHOWN)):
         pen.text((4, HEADER + CELL * row + CELL // 2), name.replace("_", "\n"), "black", font, anchor="lm")
     for column, tile in enumerate(tiles):
         answer = explain(service, tile)
@@ -78,7 +78,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     arguments = parser.parse_args()
     service = Service(load_model(arguments.checkpoint), torch.device("cpu"), ImageLimits())
-    draw_gallery(service, one_of_each_class(arguments.data)).save(arguments.output, optimize=True)
+    sheet = draw_gallery(service, one_of_each_class(arguments.data))
+    sheet.quantize(256, dither=Image.Dither.NONE).save(arguments.output, optimize=True)
 
 
 if __name__ == "__main__":

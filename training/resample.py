@@ -5,7 +5,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from handler.preprocess import Kernel, cubic, resampling_matrix, triangle
+from handler.preprocess import Kernel, resampling_matrix, triangle
 
 FACTORS = (1.5, 64 / 28, 4.0, 8.0)
 
@@ -13,6 +13,14 @@ FACTORS = (1.5, 64 / 28, 4.0, 8.0)
 def box(distance: Tensor) -> Tensor:
     """Nearest neighbour when enlarging, the mean of the covered pixels when reducing."""
     return ((distance > -0.5) & (distance <= 0.5)).float()
+
+
+def cubic(distance: Tensor) -> Tensor:
+    """Keys' cubic convolution kernel with a = -0.5, support 2 (doi 10.1109/TASSP.1981.1163711)."""
+    x = distance.abs().clamp(max=2)
+    inner = (1.5 * x - 2.5) * x * x + 1
+    outer = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, inner, outer)
 
 
 def lanczos(distance: Tensor) -> Tensor:

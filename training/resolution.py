@@ -1,13 +1,14 @@
 """Does a tile get the same answer at 28, 64, 112 and 224 pixels? `python -m training.resolution --data FILE.npz`.
 
 Real tiles are enlarged by Pillow with several filters, as a file on its way to the server might be, and classified
-after each of several ways to reduce them to the canonical size. `direct` skips the canonical tile and goes straight
-to the network's input, which is the usual way. Prints JSON.
+after each of several ways to reduce them to the canonical size; `area` is the one that is served. `direct` skips the
+canonical tile and goes straight to the network's input, which is the usual way. Prints JSON.
 """
 
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from handler.model import Model, load_model
-from handler.preprocess import Kernel, network_input, normalise, resampling_matrix, triangle
+from handler.preprocess import area_matrix, network_input, normalise, resampling_matrix, triangle
 from training.checkpoint import SHIPPED
 from training.data import SPLITS, Split, add_data_argument, load
 from training.resample import KERNELS
@@ -34,11 +35,11 @@ FILTERS = {
 Prepare = Callable[[Tensor], Tensor]
 
 
-def canonical(model: Model, kernel: Kernel) -> Prepare:
-    """Reduce tiles `[N, 3, S, S]` in [0, 255] to the canonical size by one kernel, then enlarge to the input."""
+def canonical(model: Model, reducing_matrix: Callable[[int, int], Tensor]) -> Prepare:
+    """Reduce tiles `[N, 3, S, S]` in [0, 255] to the canonical size, then enlarge to the input."""
 
     def prepare(tiles: Tensor) -> Tensor:
-        reduce = resampling_matrix(tiles.shape[-1], model.preprocessing.canonical_size, kernel)
+        reduce = reducing_matrix(tiles.shape[-1], model.preprocessing.canonical_size)
         return network_input((reduce @ tiles @ reduce.T).clamp(0, 255) / 255, model.preprocessing)
 
     return prepare
@@ -68,7 +69,9 @@ def enlarged(images: NDArray[np.uint8], size: int, resampling: Image.Resampling)
 
 def measure(model: Model, split: Split) -> list[dict[str, Any]]:
     """Agreement with the answer at the tiles' own size, and accuracy, for every way, size and filter."""
-    ways = {"direct": direct(model)} | {name: canonical(model, kernel) for name, kernel in KERNELS.items()}
+    ways = {"direct": direct(model), "area": canonical(model, area_matrix)} | {
+        name: canonical(model, partial(resampling_matrix, kernel=kernel)) for name, kernel in KERNELS.items()
+    }
     expected = probabilities(model, split.images, ways["direct"])
     labels = torch.from_numpy(split.labels)
     rows = []

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -5,8 +6,8 @@ from PIL import Image
 
 from handler.preprocess import (
     Preprocessing,
+    area_matrix,
     canonical_tile,
-    cubic,
     network_input,
     normalise,
     preprocess,
@@ -23,14 +24,21 @@ def test_a_tile_of_canonical_size_keeps_its_pixels(tiles: Pixels) -> None:
     assert torch.equal((tile * 255).round().byte().permute(1, 2, 0), torch.from_numpy(tiles[0]))
 
 
-@pytest.mark.parametrize("size", [(64, 64), (224, 224), (300, 75), (20, 17)])
-def test_reducing_equals_pillows_bicubic(size: tuple[int, int]) -> None:
-    # Away from black and white, where Pillow clips between the two directions.
-    image = np.random.default_rng(0).integers(80, 176, (*size, 3), dtype=np.uint8)
-    expected = np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BICUBIC))
+@pytest.mark.parametrize("size", [(56, 56), (84, 112), (224, 224), (280, 56)])
+def test_reducing_by_whole_factors_equals_pillows_box(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BOX))
     found = canonical_tile(torch.from_numpy(image), SPEC).permute(1, 2, 0).numpy() * 255
     # Pillow rounds to whole levels after each direction.
     assert np.abs(found - expected).max() <= 1.01
+
+
+@pytest.mark.parametrize("size", [(64, 64), (50, 300), (100, 131)])
+def test_reducing_by_any_factor_equals_opencvs_area(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = cv2.resize(image.astype(np.float32), (28, 28), interpolation=cv2.INTER_AREA)
+    found = canonical_tile(torch.from_numpy(image), SPEC).permute(1, 2, 0).numpy() * 255
+    assert np.abs(found - expected).max() < 0.01
 
 
 def test_enlarging_equals_torchs_bilinear(tiles: Pixels) -> None:
@@ -41,11 +49,10 @@ def test_enlarging_equals_torchs_bilinear(tiles: Pixels) -> None:
 
 @pytest.mark.parametrize(("source", "target"), [(224, 28), (28, 224), (64, 28), (17, 28), (28, 28)])
 def test_resampling_keeps_constants_and_the_centre(source: int, target: int) -> None:
-    for kernel in (cubic, triangle):
-        matrix = resampling_matrix(source, target, kernel)
+    for matrix in (area_matrix(source, target), resampling_matrix(source, target, triangle)):
         assert matrix.shape == (target, source)
         assert torch.allclose(matrix.sum(dim=1), torch.ones(target), atol=1e-6)
-        assert torch.allclose(matrix, matrix.flip(0, 1), atol=1e-6)
+        assert torch.allclose(matrix, matrix.flip(0, 1), atol=1e-5)
 
 
 def test_images_of_different_sizes_share_a_batch(tiles: Pixels) -> None:

@@ -147,3 +147,9 @@ def test_naming_a_default_changes_nothing(png: bytes) -> None:
         for parameter, spec in method.parameters.items():
             fields = {"body": png, "method": name.encode(), parameter: str(spec.default).encode()}
             assert parse(fields, explain=True).explanations == plain
+
+
+def test_an_error_does_not_echo_a_long_request(png: bytes) -> None:
+    error = error_of({"body": png, "x" * 100_000: b"1"})
+    assert error.code == "option_unknown"
+    assert len(error.message) + len(error.field) < 1000

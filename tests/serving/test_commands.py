@@ -75,6 +75,14 @@ def test_stop_ends_a_server_started_elsewhere(started: subprocess.Popen[str], co
     assert again.stdout == "no server is running\n"
 
 
+def test_without_its_edge_the_server_ends(started: subprocess.Popen[str]) -> None:
+    children = descendants(started)
+    (edge,) = [child for child in children if "serving.edge" in child.cmdline()]
+    edge.kill()
+    started.wait(30)
+    assert_all_end(children)
+
+
 def test_a_ready_server_has_answered(started: subprocess.Popen[str], config: Path) -> None:
     address = read_properties(config)["edge_address"]
     tile = (ROOT / "docs" / "tile.png").read_bytes()

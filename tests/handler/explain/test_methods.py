@@ -58,13 +58,17 @@ def test_gradcam_equals_captum_for_every_class(question: Question) -> None:
 @pytest.mark.parametrize("name", CLOSED_FORM)
 def test_closed_forms_equal_the_grad_cam_package_on_real_tiles(name: str, model: Model, real_data: PathMNIST) -> None:
     # Large gradients, where the constant that the package adds to a denominator does not count.
-    network = build_network().eval()
+    network = build_network().double().eval()
     network.load_state_dict(model.network.state_dict())
-    network.fc.weight.data *= 1e3
-    scaled = replace(model, network=network)
+    network.fc.weight.data *= 1e6
     layer = network.layer4
     for target in range(9):
-        question = ask(scaled, real_data.test.images[target : target + 1], [target])
+        inputs = ask(model, real_data.test.images[target : target + 1], [target]).inputs.double()
+        features = feature_map(network, inputs)
+        logits = classify(network, features)
+        question = Question(
+            network, model.preprocessing, inputs, features, logits, torch.eye(9, dtype=torch.float64)[[target]]
+        )
         with PACKAGE[name](model=network, target_layers=[layer]) as cam:
             wanted = [ClassifierOutputTarget(target)]
             cam(question.inputs.clone(), wanted)
