@@ -93,14 +93,14 @@ def _enlargement(source: int, target: int, device: torch.device) -> Tensor:
 
 
 def canonical_tile(image: Tensor, spec: Preprocessing) -> Tensor:
-    """Reduce or enlarge one RGB image to the canonical tile.
+    """Reduce or enlarge an RGB image, or a batch of one size, to the canonical tile.
 
-    `image` is uint8 `[H, W, 3]` of any size; the result is float32 `[3, S, S]` in [0, 1], S the canonical size. An
-    image that is not square is squeezed, so that the whole of it is seen.
+    `image` is uint8 `[..., H, W, 3]`; the result is float32 `[..., 3, S, S]` in [0, 1], S the canonical size. An image
+    that is not square is squeezed, so that the whole of it is seen.
     """
-    height, width, _ = image.shape
+    height, width, _ = image.shape[-3:]
     size = spec.canonical_size
-    pixels = image.permute(2, 0, 1).float()
+    pixels = image.movedim(-1, -3).float()
     if (height, width) != (size, size):
         pixels = _area(height, size, image.device) @ pixels @ _area(width, size, image.device).T
     return pixels / 255

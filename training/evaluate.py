@@ -18,21 +18,20 @@ from torchvision.models import ResNet
 
 from handler.model import CARD, WEIGHTS
 from handler.network import load_network
-from handler.preprocess import Preprocessing, network_input
+from handler.preprocess import Preprocessing, canonical_tile, network_input
 from handler.tissue import CODES, NUM_CLASSES
 from training.checkpoint import SHIPPED
-from training.data import SPLITS, Split, TileDataset, add_data_argument, load
+from training.data import SPLITS, Split, add_data_argument, load
 
 
 def predict_probabilities(
     network: ResNet, split: Split, preprocessing: Preprocessing, batch_size: int = 64
 ) -> NDArray[np.float64]:
-    """Class probabilities `[N, 9]` of a split whose tiles have the canonical size."""
-    tiles = TileDataset(split).tiles
+    """Class probabilities `[N, 9]` of a split, whatever the size of its tiles."""
     with torch.inference_mode():
         batches = [
-            network(network_input(batch.float() / 255, preprocessing)).softmax(dim=1)
-            for batch in tiles.split(batch_size)
+            network(network_input(canonical_tile(batch, preprocessing), preprocessing)).softmax(dim=1)
+            for batch in torch.from_numpy(split.images).split(batch_size)
         ]
     return torch.cat(batches).double().numpy()
 

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from handler.model import Model
 from handler.tissue import CODES
 from serving.server import ROOT
 from training.checkpoint import SHIPPED
-from training.data import PathMNIST
-from training.evaluate import scores
+from training.data import PathMNIST, Split
+from training.evaluate import predict_probabilities, scores
+from training.synthetic import generate
 
 
 def test_scores_of_a_case_done_by_hand() -> None:
@@ -22,6 +24,13 @@ def test_scores_of_a_case_done_by_hand() -> None:
     assert found["recall"]["STR"] == 0.0
     assert found["balanced_accuracy"] == pytest.approx((0.5 + 7) / 9, abs=1e-4)
     assert found["confusion_matrix"][7][5] == 1
+
+
+def test_larger_tiles_of_the_same_content_score_the_same(model: Model) -> None:
+    small = generate(9, seed=5)
+    large = Split(small.images.repeat(4, axis=1).repeat(4, axis=2), small.labels)
+    found, expected = (predict_probabilities(model.network, split, model.preprocessing) for split in (large, small))
+    assert np.allclose(found, expected, atol=1e-4)
 
 
 def test_published_scores_give_the_published_accuracy(shared: Path, real_data: PathMNIST) -> None:
