@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from export.archive import MODEL_NAME, write_archive
 from export.graph import OPSET, write_onnx
 from export.parity import Parity, ParityError, measure_parity, require_parity
-from handler.model import Model, load_model
-from training.checkpoint import SHIPPED, file_digest
+from handler.model import Model, file_digest, load_model
+from training.checkpoint import SHIPPED, write_json
 from training.data import read_npz
 from training.synthetic import generate
 
@@ -40,7 +40,7 @@ def export(checkpoint: Path, output: Path, tiles: NDArray[np.uint8]) -> dict[str
     require_parity(parity)
     write_archive(checkpoint, model.version, archive)
     manifest = make_manifest(model, [onnx_file, archive], parity)
-    manifest_file.write_text(json.dumps(manifest, indent=2) + "\n")
+    write_json(manifest_file, manifest)
     return manifest
 
 

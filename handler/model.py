@@ -41,11 +41,16 @@ class Model:
         }
 
 
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """A file's digest, as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
     """Read weights and card; raises `ModelError` when the card lacks a key or names other weights."""
     weights = folder / WEIGHTS
-    with weights.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(weights)
     try:
         card = json.loads((folder / CARD).read_text())
         expected, name, version = card["digest"], card["name"], card["version"]

@@ -1,6 +1,5 @@
 """Writing a trained network and the card that stands beside it."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torchvision.models import ResNet
+
+from handler.model import file_digest
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 
@@ -21,12 +22,6 @@ def save_weights(network: ResNet, path: Path, dtype: torch.dtype = torch.float16
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path, metadata={"format": "pt"})
     return file_digest(path)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """PathMNIST in MedMNIST's npz schema, read whole into memory."""
 
 import argparse
-import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from handler.model import file_digest
 from handler.tissue import NUM_CLASSES
 
 SPLITS = ("train", "val", "test")
@@ -71,8 +71,7 @@ def download_official() -> Path:
 
 def verify_md5(path: Path, expected: str) -> None:
     """Raise `DataError` unless the file has this MD5."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "md5").hexdigest()
+    found = file_digest(path, "md5")
     if found != expected:
         raise DataError(f"{path.name} has MD5 {found}, expected {expected}; delete it and download it again")
 
@@ -94,9 +93,7 @@ def read_npz(path: Path) -> PathMNIST:
     sizes = {split.images.shape[1] for split in splits.values()}
     if len(sizes) > 1:
         raise DataError(f"splits differ in tile size: {sorted(sizes)}")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return PathMNIST(**splits, digest=digest)
+    return PathMNIST(**splits, digest=file_digest(path))
 
 
 def _read_split(arrays: np.lib.npyio.NpzFile, name: str) -> Split:

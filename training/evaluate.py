@@ -16,8 +16,7 @@ from sklearn.metrics import (
 )
 from torchvision.models import ResNet
 
-from handler.model import CARD, WEIGHTS
-from handler.network import load_network
+from handler.model import load_model
 from handler.preprocess import Preprocessing, canonical_tile, network_input
 from handler.tissue import CODES, NUM_CLASSES
 from training.checkpoint import SHIPPED
@@ -56,10 +55,9 @@ def main() -> None:
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     arguments = parser.parse_args()
-    card = json.loads((arguments.checkpoint / CARD).read_text())
-    network = load_network(arguments.checkpoint / WEIGHTS)
+    model = load_model(arguments.checkpoint)
     split = load(arguments.data).split(arguments.split)
-    probabilities = predict_probabilities(network, split, Preprocessing.from_json(card["preprocessing"]))
+    probabilities = predict_probabilities(model.network, split, model.preprocessing)
     print(json.dumps(scores(probabilities, split.labels), indent=2))
 
 

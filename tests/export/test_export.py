@@ -11,11 +11,11 @@ import torch
 from export.__main__ import export
 from export.parity import Parity, ParityError, measure_parity, require_parity
 from handler.engine import TorchEngine
-from handler.model import Model
+from handler.model import Model, file_digest
 from handler.tissue import CODES
 from serving.server import ROOT
 from tests.conftest import Pixels
-from training.checkpoint import SHIPPED, file_digest
+from training.checkpoint import SHIPPED
 from training.data import PathMNIST
 from training.synthetic import generate
 
