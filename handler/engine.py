@@ -32,6 +32,6 @@ class TorchEngine:
         """Classify uint8 RGB images `[H, W, 3]` of any sizes."""
         with torch.no_grad():
             tiles = [torch.from_numpy(image).to(self._device) for image in images]
-            inputs = preprocess(tiles, self._model.preprocessing)
+            inputs = preprocess(tiles, self._model.preprocessing).contiguous(memory_format=torch.channels_last)
             features = feature_map(self._model.network, inputs)
             return Forward(inputs, features, classify(self._model.network, features))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torchvision.models import ResNet
 
-from handler.network import load_network
+from handler.network import for_inference, load_network
 from handler.preprocess import Preprocessing
 
 WEIGHTS = "pathmnist_resnet18.safetensors"
@@ -22,7 +22,10 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Model:
-    """`digest` is the SHA-256 of the weights file; `training_data` says in words what the weights have seen."""
+    """`digest` is the SHA-256 of the weights file; `training_data` says in words what the weights have seen.
+
+    `network` is made for inference: BatchNorm folded, channels last, frozen.
+    """
 
     name: str
     version: str
@@ -60,5 +63,5 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
         raise ModelError(f"{CARD} does not fit its schema: {error!r}") from error
     if digest != expected:
         raise ModelError(f"{WEIGHTS} has SHA-256 {digest}, its card says {expected}")
-    network = load_network(weights).requires_grad_(False).to(device)
+    network = for_inference(load_network(weights)).to(device)
     return Model(name, version, digest, training_data, preprocessing, network)

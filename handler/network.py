@@ -1,9 +1,12 @@
 """The network: torchvision's ResNet-18 with nine outputs, read from safetensors."""
 
+from copy import deepcopy
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet, resnet18
 
 from handler.tissue import NUM_CLASSES
@@ -23,6 +26,25 @@ def load_network(path: Path) -> ResNet:
     state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
     network.load_state_dict(state)
     return network.eval()
+
+
+def for_inference(network: ResNet) -> ResNet:
+    """A copy that computes the same faster: each BatchNorm folded into its convolution, channels last, frozen."""
+    result = deepcopy(network).eval().requires_grad_(False)
+    _fold(result, "conv1", "bn1")
+    for layer in (result.layer1, result.layer2, result.layer3, result.layer4):
+        for block in layer:
+            _fold(block, "conv1", "bn1")
+            _fold(block, "conv2", "bn2")
+            if block.downsample is not None:
+                _fold(block.downsample, "0", "1")
+    return result.to(memory_format=torch.channels_last)
+
+
+def _fold(parent: nn.Module, convolution: str, normalisation: str) -> None:
+    folded = fuse_conv_bn_eval(getattr(parent, convolution), getattr(parent, normalisation))
+    setattr(parent, convolution, folded)
+    setattr(parent, normalisation, nn.Identity())
 
 
 def feature_map(network: ResNet, inputs: Tensor) -> Tensor:

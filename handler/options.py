@@ -18,10 +18,14 @@ RENDERING = {
     "sigma": Parameter(default=0.0, minimum=0, maximum=32),
 }
 RETURN = Parameter(default="images", choices=("images", "raw"))
+DTYPE = Parameter(default="float32", choices=("float16", "float32"))
+# Milliseconds; 0 stands for no limit. The largest is what a worker is given for a whole batch.
+BUDGET = Parameter(default=0, minimum=1, maximum=300_000)
 # What the original demonstration meant to show; the smoothing is for the gradient methods only.
 PRESETS: dict[str, dict[str, Value]] = {"classic": {"n_steps": 200, "baseline": "black", "sigma": 2.0}}
 METHOD_PARAMETERS = {name for method in METHODS.values() for name in method.parameters}
-OPTIONS = {"explain", "method", "target", "contrast", "preset", "return", *RENDERING, *METHOD_PARAMETERS}
+PLAIN = {"explain", "method", "target", "contrast", "preset", "return", "dtype", "budget_ms"}
+OPTIONS = PLAIN | set(RENDERING) | METHOD_PARAMETERS
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class ExplanationRequest:
     """One wanted explanation.
 
     `target` None means the predicted class; `contrast` is a class whose logit is subtracted. `parameters` are sorted
-    pairs; `raw` asks for the signed map itself.
+    pairs; `raw` is the number type in which the signed map itself is wanted, if any.
     """
 
     method: Method
@@ -37,11 +41,19 @@ class ExplanationRequest:
     target: int | None
     contrast: int | None
     rendering: Rendering
-    raw: bool
+    raw: str | None
 
 
-def parse_options(options: Mapping[str, str], verb_explain: bool) -> tuple[ExplanationRequest, ...]:
-    """The explanations a request asks for, in order. Raises `RequestError` naming the first bad option."""
+@dataclass(frozen=True)
+class Options:
+    """The explanations a request asks for, in order, and the seconds it gives them, None for no limit."""
+
+    explanations: tuple[ExplanationRequest, ...] = ()
+    budget: float | None = None
+
+
+def parse_options(options: Mapping[str, str], verb_explain: bool) -> Options:
+    """Read and check every option. Raises `RequestError` naming the first bad one."""
     for name in sorted(set(options) - OPTIONS):
         message = f"There is no option {name[:40]!r}; options are {', '.join(sorted(OPTIONS))}."
         raise RequestError("option_unknown", message, name)
@@ -53,16 +65,30 @@ def parse_options(options: Mapping[str, str], verb_explain: bool) -> tuple[Expla
     if not names:
         return _nothing_to_explain(options)
     methods = _methods(names, field)
-    _refuse_unused(options, methods)
+    if not verb_explain:
+        _refuse_slow(methods)
+    preset = PRESETS[_choice("preset", options["preset"], tuple(PRESETS))] if "preset" in options else {}
+    _refuse_unused(options, methods, preset)
     targets = _targets(options.get("target"), methods)
-    return tuple(_explanation(method, target, options) for method in methods for target in targets)
+    explanations = tuple(_explanation(method, target, options, preset) for method in methods for target in targets)
+    milliseconds = int(_value("budget_ms", options, BUDGET, {}))
+    return Options(explanations, milliseconds / 1000 if milliseconds else None)
 
 
-def _nothing_to_explain(options: Mapping[str, str]) -> tuple[()]:
+def _nothing_to_explain(options: Mapping[str, str]) -> Options:
     if options:
         name = min(options)
         raise RequestError("option_misplaced", f"{name!r} has no meaning without 'explain'.", name)
-    return ()
+    return Options()
+
+
+def _refuse_slow(methods: list[Method]) -> None:
+    """Predictions have their own workers, which no explanation may keep busy."""
+    for method in methods:
+        if method.closed_form is None:
+            free = ", ".join(item.name for item in METHODS.values() if item.closed_form)
+            message = f"{method.name} takes more than a prediction: ask /explanations. 'explain' takes {free}."
+            raise RequestError("method_misplaced", message, "explain")
 
 
 def _methods(names: str, field: str) -> list[Method]:
@@ -76,11 +102,15 @@ def _methods(names: str, field: str) -> list[Method]:
     return [METHODS[name] for name in words]
 
 
-def _refuse_unused(options: Mapping[str, str], methods: list[Method]) -> None:
+def _refuse_unused(options: Mapping[str, str], methods: list[Method], preset: Mapping[str, Value]) -> None:
     used = {name for method in methods for name in method.parameters}
     for name in sorted(set(options) & METHOD_PARAMETERS - used):
         message = f"{name!r} has no meaning for {', '.join(method.name for method in methods)}."
         raise RequestError("option_misplaced", message, name)
+    for method in methods:
+        for name, spec in method.parameters.items():
+            if name in options and spec.excludes in {*options, *preset}:
+                raise RequestError("option_misplaced", f"{name!r} has no meaning beside {spec.excludes!r}.", name)
 
 
 def _targets(value: str | None, methods: list[Method]) -> list[int | None]:
@@ -89,7 +119,7 @@ def _targets(value: str | None, methods: list[Method]) -> list[int | None]:
     if value != "all":
         return [_class_id(value, "target")]
     for method in methods:
-        if not method.closed_form:
+        if method.closed_form is None:
             message = f"'all' is for methods without a backward pass; {method.name} needs one for each class."
             raise RequestError("target_invalid", message, "target")
     return list(range(NUM_CLASSES))
@@ -104,19 +134,28 @@ def _class_id(value: str, field: str) -> int:
     raise RequestError("target_invalid", message, field)
 
 
-def _explanation(method: Method, target: int | None, options: Mapping[str, str]) -> ExplanationRequest:
+def _explanation(
+    method: Method, target: int | None, options: Mapping[str, str], preset: Mapping[str, Value]
+) -> ExplanationRequest:
     contrast = _class_id(options["contrast"], "contrast") if "contrast" in options else None
     if contrast is not None and contrast == target and options["target"] != "all":
         raise RequestError("target_invalid", "A class cannot be contrasted with itself.", "contrast")
-    preset = PRESETS[_choice("preset", options["preset"], tuple(PRESETS))] if "preset" in options else {}
     parameters = {name: _value(name, options, spec, preset) for name, spec in sorted(method.parameters.items())}
     smoothing = preset if method.display == "magnitude" else {}
     drawing = {name: _value(name, options, spec, smoothing) for name, spec in RENDERING.items()}
     rendering = Rendering(
         str(drawing["colormap"]) or None, float(drawing["alpha"]), int(drawing["size"]), float(drawing["sigma"])
     )
-    raw = _value("return", options, RETURN, {}) == "raw"
+    raw = _raw(options)
     return ExplanationRequest(method, tuple(parameters.items()), target, contrast, rendering, raw)
+
+
+def _raw(options: Mapping[str, str]) -> str | None:
+    if _value("return", options, RETURN, {}) == "raw":
+        return str(_value("dtype", options, DTYPE, {}))
+    if "dtype" in options:
+        raise RequestError("option_misplaced", "'dtype' has no meaning without return=raw.", "dtype")
+    return None
 
 
 def _value(name: str, options: Mapping[str, str], spec: Parameter, preset: Mapping[str, Value]) -> Value:

@@ -1,15 +1,18 @@
 """TorchServe's entry point: bytes in, per-item responses out."""
 
+import os
+import tempfile
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from handler.cache import AttributionCache
 from handler.image import ImageLimits
 from handler.model import load_model
 from handler.request import RawRequest
-from handler.service import Service
+from handler.service import Response, Service
 
 
 class PathMNISTHandler:
@@ -24,10 +27,10 @@ class PathMNISTHandler:
         settings = context.model_yaml_config.get("handler", {})
         gpu = properties.get("gpu_id")
         device = torch.device("cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}")
-        if "threads" in settings:
-            torch.set_num_threads(settings["threads"])
+        _enter_pool(settings.get("pools", {}).get(context.model_name, {}))
         model = load_model(Path(properties["model_dir"]), device)
-        self._service = Service(model, device, ImageLimits(**settings.get("image_limits", {})))
+        limits = ImageLimits(**settings.get("image_limits", {}))
+        self._service = Service(model, device, limits, _open_cache(settings.get("cache", {})))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch."""
@@ -39,4 +42,30 @@ class PathMNISTHandler:
         for index, response in enumerate(responses):
             context.set_response_content_type(index, "application/json")
             context.set_response_status(response.status, HTTPStatus(response.status).phrase, index)
+        _count_cache(responses, context.metrics)
         return [response.body for response in responses]
+
+
+def _enter_pool(pool: dict[str, Any]) -> None:
+    """Take the threads and the priority of the name under which TorchServe runs this archive."""
+    if "niceness" in pool:
+        os.nice(pool["niceness"])
+    if "threads" in pool:
+        torch.set_num_threads(pool["threads"])
+
+
+def _open_cache(settings: dict[str, Any]) -> AttributionCache | None:
+    """One folder for all workers of a server: TorchServe's temporary folder is theirs in common."""
+    if not settings:
+        return None
+    folder = Path(settings.get("folder") or Path(tempfile.gettempdir()) / "explanations")
+    return AttributionCache(folder, settings["bytes"])
+
+
+def _count_cache(responses: list[Response], metrics: Any) -> None:
+    hits = sum(response.cache_hits for response in responses)
+    misses = sum(response.cache_misses for response in responses)
+    for name, count in (("hits", hits), ("misses", misses)):
+        if count:
+            # TorchServe appends to the list it is given, by default to one that all calls share.
+            metrics.add_counter(f"explanation_cache_{name}_total", count, dimensions=[])

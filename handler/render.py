@@ -16,6 +16,7 @@ from handler.explain.attribution import Display
 
 SEQUENTIAL = ("inferno", "viridis", "magma", "plasma", "cividis", "gray")
 DIVERGING = ("vik",)
+OVERLAY_QUALITY = 90
 FULL_NAMES = {"vik": "crameri:vik"}
 
 
@@ -35,7 +36,10 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Picture:
-    """A heat map and its overlay as PNG in base64; `low` and `high` are the values at the colour map's ends."""
+    """A heat map as PNG and its overlay as JPEG, in base64; `low` and `high` are the values at the colour map's ends.
+
+    The heat map keeps every level. The overlay is for the eye, and as PNG would be most of an answer's bytes.
+    """
 
     heatmap: str
     overlay: str
@@ -74,7 +78,7 @@ def draw(
     heatmap.putpalette(_palette(colormap))
     background = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
     overlay = Image.blend(background, heatmap.convert("RGB"), rendering.alpha)
-    return Picture(_png(heatmap), _png(overlay), low, high, colormap)
+    return Picture(_png(heatmap), _jpeg(overlay), low, high, colormap)
 
 
 def display_size(width: int, height: int, longest: int) -> tuple[int, int]:
@@ -108,6 +112,14 @@ def _palette(name: str) -> bytes:
 
 
 def _png(image: Image.Image) -> str:
+    return _encode(image, "PNG", compress_level=3)
+
+
+def _jpeg(image: Image.Image) -> str:
+    return _encode(image, "JPEG", quality=OVERLAY_QUALITY, subsampling=0)
+
+
+def _encode(image: Image.Image, file_format: str, **options: int) -> str:
     buffer = BytesIO()
-    image.save(buffer, "PNG", compress_level=3)
+    image.save(buffer, file_format, **options)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

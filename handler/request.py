@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from handler.errors import RequestError
 from handler.image import ImageLimits, decode_image
-from handler.options import ExplanationRequest, parse_options
+from handler.options import Options, parse_options
 
 IMAGE_FIELDS = ("data", "body")
 
@@ -27,17 +27,17 @@ class RawRequest:
 
 @dataclass(frozen=True)
 class TileRequest:
-    """A decoded image, uint8 `[H, W, 3]`, and the explanations wanted for it."""
+    """A decoded image, uint8 `[H, W, 3]`, and what is wanted for it."""
 
     image: NDArray[np.uint8]
-    explanations: tuple[ExplanationRequest, ...]
+    options: Options
 
 
 def parse_request(request: RawRequest, limits: ImageLimits) -> TileRequest:
     """Validate everything a request asks for; options first, because they cost nothing. Raises `RequestError`."""
     body, options = _separate(request.fields)
-    explanations = parse_options(options, request.explain)
-    return TileRequest(decode_image(_image_bytes(body), limits), explanations)
+    wanted = parse_options(options, request.explain)
+    return TileRequest(decode_image(_image_bytes(body), limits), wanted)
 
 
 def _separate(fields: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:

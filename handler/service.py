@@ -1,15 +1,17 @@
 """The server-independent core: a list of requests to a list of responses, one for each, in order.
 
-A batch may mix predictions and explanations with different methods and targets, and good requests with bad ones.
-The network runs once for all; explanations run in groups that share a method and its parameters. A response
-depends on its own request alone.
+A batch may mix predictions and explanations with different methods, parameters and targets, and good requests with
+bad ones. The network runs once for all; what explanations need beyond that runs in common batches (schedule.py). A
+response depends on its own request alone.
 """
 
 import base64
 import json
 import logging
+import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,37 +19,39 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handler.engine import Forward, TorchEngine
+from handler.cache import AttributionCache
+from handler.engine import TorchEngine
 from handler.errors import RequestError, error_json
-from handler.explain.attribution import Attribution, Question
+from handler.explain.attribution import BudgetExceededError
+from handler.explainer import Explainer, Job, Result
 from handler.image import ImageLimits
 from handler.model import Model
-from handler.options import ExplanationRequest, Value
 from handler.render import describe, draw, strength_of
 from handler.request import RawRequest, TileRequest, parse_request
-from handler.tissue import CODES, NUM_CLASSES, TISSUES
-
-# A method with its parameters: what explanations have to share to be computed together.
-Group = tuple[str, tuple[tuple[str, Value], ...]]
-Pixels = NDArray[np.uint8]
+from handler.tissue import CODES, TISSUES
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP status and a JSON body."""
+    """An HTTP status, a JSON body, and how many maps the cache had, or had not."""
 
     status: int
     body: bytes
+    cache_hits: int = 0
+    cache_misses: int = 0
 
 
 class Service:
     """Answers requests with one model on one device."""
 
-    def __init__(self, model: Model, device: torch.device, limits: ImageLimits) -> None:
+    def __init__(
+        self, model: Model, device: torch.device, limits: ImageLimits, cache: AttributionCache | None = None
+    ) -> None:
         self._model = model
         self._engine = TorchEngine(model, device)
+        self._explainer = Explainer(model, cache)
         self._limits = limits
 
     def respond(self, requests: Sequence[RawRequest]) -> list[Response]:
@@ -69,16 +73,24 @@ class Service:
             return _internal_error()
 
     def _answer(self, tiles: list[TileRequest]) -> list[Response]:
+        start = time.monotonic()
         try:
             forward = self._engine.forward([tile.image for tile in tiles])
         except Exception:
             logger.exception("classification of %d tiles failed", len(tiles))
             return [_internal_error() for _ in tiles]
-        explanations = self._explain(tiles, forward)
         logits = forward.logits.double().cpu()
-        return [self._tile_response(logits[row], explanations[row]) for row in range(len(tiles))]
+        results: list[list[dict[str, Any] | None]] = [[None] * len(tile.options.explanations) for tile in tiles]
+        cached: list[Counter[bool | None]] = [Counter() for _ in tiles]
+        jobs = _jobs(tiles, logits, start)
+        for job, result in zip(jobs, self._explainer.explain(jobs, forward), strict=True):
+            results[job.row][job.position] = self._explanation_json(job, result)
+            cached[job.row][result.cached] += 1
+        return [self._tile_response(logits[row], results[row], cached[row]) for row in range(len(tiles))]
 
-    def _tile_response(self, logits: Tensor, explanations: list[dict[str, Any] | None]) -> Response:
+    def _tile_response(
+        self, logits: Tensor, explanations: list[dict[str, Any] | None], cached: Counter[bool | None]
+    ) -> Response:
         if not logits.isfinite().all():
             logger.error("the network gave logits that are not finite")
             return _internal_error()
@@ -100,101 +112,72 @@ class Service:
         }
         if explanations:
             body["explanations"] = explanations
-        return _json_response(200, body)
+        return replace(_json_response(200, body), cache_hits=cached[True], cache_misses=cached[False])
 
-    def _explain(self, tiles: list[TileRequest], forward: Forward) -> list[list[dict[str, Any] | None]]:
-        """For each tile its explanations in the order asked; None stands for one that failed."""
-        results: list[list[dict[str, Any] | None]] = [[None] * len(tile.explanations) for tile in tiles]
-        for members in _groups(tiles).values():
-            rows = [row for row, _ in members]
-            wanted = [tiles[row].explanations[position] for row, position in members]
-            images = [tiles[row].image for row in rows]
-            for (row, position), answer in zip(
-                members, self._explain_group(wanted, images, forward, rows), strict=True
-            ):
-                results[row][position] = answer
-        return results
-
-    def _explain_group(
-        self, wanted: list[ExplanationRequest], images: list[Pixels], forward: Forward, rows: list[int]
-    ) -> list[dict[str, Any] | None]:
-        """Explanations that share a method and its parameters, computed together."""
-        method = wanted[0].method
-        targets = _targets(wanted, forward.logits[rows])
-        question = Question(
-            self._model.network,
-            self._model.preprocessing,
-            forward.inputs[rows],
-            forward.features[rows],
-            forward.logits[rows],
-            _coefficients(targets, [item.contrast for item in wanted]).to(forward.logits.device),
-        )
-        try:
-            attribution = method.explain(question, dict(wanted[0].parameters))
-            return [
-                self._explanation_json(item, targets[index], attribution, index, images[index])
-                for index, item in enumerate(wanted)
-            ]
-        except Exception:
-            logger.exception("%s of %d tiles failed", method.name, len(rows))
-            return [None] * len(rows)
-
-    def _explanation_json(
-        self, wanted: ExplanationRequest, target: int, attribution: Attribution, index: int, image: Pixels
-    ) -> dict[str, Any] | None:
-        values = attribution.values[index].detach().float().cpu().numpy()
+    def _explanation_json(self, job: Job, result: Result) -> dict[str, Any] | None:
+        """One explanation of an answer; None for a fault of ours."""
+        wanted, attribution = job.wanted, result.outcome
+        answer: dict[str, Any] = {"method": wanted.method.name, "target": _class_json(job.target)}
+        if wanted.contrast is not None:
+            answer["contrast"] = _class_json(wanted.contrast)
+        if isinstance(attribution, BudgetExceededError):
+            message = "The time budget ends before this explanation would be ready."
+            return {**answer, "skipped": {"code": "budget_exceeded", "message": message}}
+        if isinstance(attribution, Exception):
+            return None
+        values = attribution.values.detach().float().cpu().numpy()
         if not np.isfinite(values).all():
             logger.error("%s gave values that are not finite", wanted.method.name)
             return None
+        if result.cached is not None:
+            answer["cached"] = result.cached
         display = "signed" if wanted.contrast is not None and values.ndim == 2 else wanted.method.display
         strength = strength_of(values, display)
-        picture = draw(strength, image, display, wanted.rendering, self._model.preprocessing.input_size)
-        answer = {
-            "method": wanted.method.name,
-            "target": _class_json(target),
-            **({"contrast": _class_json(wanted.contrast)} if wanted.contrast is not None else {}),
-            **attribution.facts[index],
+        picture = draw(strength, job.image, display, wanted.rendering, self._model.preprocessing.input_size)
+        answer |= {
+            **attribution.facts,
             "unit": attribution.unit,
             "rendering": describe(picture, display, wanted.rendering),
             "heatmap": picture.heatmap,
             "overlay": picture.overlay,
         }
         if wanted.raw:
-            answer["attribution"] = _raw_json(values)
+            answer["attribution"] = _raw_json(values, wanted.raw)
         return answer
 
 
-def _groups(tiles: list[TileRequest]) -> dict[Group, list[tuple[int, int]]]:
-    """(row, position) of every explanation, by method and parameters."""
-    groups: dict[Group, list[tuple[int, int]]] = {}
-    for row, tile in enumerate(tiles):
-        for position, wanted in enumerate(tile.explanations):
-            groups.setdefault((wanted.method.name, wanted.parameters), []).append((row, position))
-    return groups
-
-
-def _targets(wanted: list[ExplanationRequest], logits: Tensor) -> list[int]:
+def _jobs(tiles: list[TileRequest], logits: Tensor, start: float) -> list[Job]:
     predicted = logits.argmax(dim=1).tolist()
-    return [top if item.target is None else item.target for item, top in zip(wanted, predicted, strict=True)]
-
-
-def _coefficients(targets: list[int], contrasts: list[int | None]) -> Tensor:
-    """For each tile +1 at its target and -1 at the class it is contrasted with, `[N, 9]`."""
-    coefficients = torch.zeros(len(targets), NUM_CLASSES)
-    for row, (target, contrast) in enumerate(zip(targets, contrasts, strict=True)):
-        coefficients[row, target] += 1
-        if contrast is not None:
-            coefficients[row, contrast] -= 1
-    return coefficients
+    return [
+        Job(
+            row,
+            position,
+            tile.image,
+            wanted,
+            predicted[row] if wanted.target is None else wanted.target,
+            None if tile.options.budget is None else start + tile.options.budget,
+        )
+        for row, tile in enumerate(tiles)
+        for position, wanted in enumerate(tile.options.explanations)
+    ]
 
 
 def _class_json(class_id: int) -> dict[str, Any]:
     return {"class_id": class_id, "code": CODES[class_id]}
 
 
-def _raw_json(values: NDArray[np.float32]) -> dict[str, Any]:
-    data = base64.b64encode(np.ascontiguousarray(values, "<f4").tobytes()).decode("ascii")
-    return {"dtype": "float32", "shape": list(values.shape), "data": data}
+def _raw_json(values: NDArray[np.float32], dtype: str) -> dict[str, Any]:
+    """The signed map itself. Multiplied by `scale`, the numbers are in the map's unit: half precision is spent on
+    the largest value, so that small units do not underflow."""
+    scale = float(np.abs(values).max()) or 1.0 if dtype == "float16" else 1.0
+    data = np.ascontiguousarray(values / scale, "<f2" if dtype == "float16" else "<f4")
+    return {
+        "dtype": dtype,
+        "shape": list(values.shape),
+        "scale": scale,
+        "range": [float(values.min()), float(values.max())],
+        "data": base64.b64encode(data.tobytes()).decode("ascii"),
+    }
 
 
 def _json_response(status: int, body: dict[str, Any]) -> Response:

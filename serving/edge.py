@@ -1,9 +1,10 @@
-"""The door in front of TorchServe: query parameters reach the model, and every error has one form.
+"""The door in front of TorchServe: query parameters reach the model, explanations have their own workers, and every
+error has one form.
 
 TorchServe 0.12 drops the query string of `/predictions/...` and `/explanations/...` without a word; its older path
-`/{model}/predict?...` hands it to the handler. The edge rewrites the one into the other, marks explanations with the
-header TorchServe itself would set, and gives TorchServe's own errors the same JSON form as the handler's. Bodies
-pass through unread.
+`/{model}/predict?...` hands it to the handler. The edge rewrites the one into the other, sends explanations to the
+same archive under the name `{model}-explain` with the header TorchServe itself would set, and gives TorchServe's own
+errors the same JSON form as the handler's. Bodies pass through unread.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from yarl import URL
 UPSTREAM = web.AppKey("upstream", str)
 SESSION = web.AppKey("session", ClientSession)
 VERBS = ("predictions", "explanations")
+# What config.properties adds to a model's name for the workers that explain.
+EXPLAIN_POOL = "-explain"
 REQUEST_HEADERS = ("Content-Type", "Authorization", "X-Request-Id")
 RESPONSE_HEADERS = ("Content-Type", "X-Request-Id")
 # The codes of errors that arise outside the handler.
@@ -61,6 +64,8 @@ async def _infer(request: web.Request) -> web.Response:
     headers = {name: request.headers[name] for name in REQUEST_HEADERS if name in request.headers}
     if verb == "explanations":
         headers["explain"] = "True"
+        name, slash, version = model.partition("/")
+        model = f"{name}{EXPLAIN_POOL}{slash}{version}"
     target = f"/{model}/predict"
     if request.rel_url.raw_query_string:
         target += f"?{request.rel_url.raw_query_string}"

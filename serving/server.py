@@ -20,6 +20,7 @@ import psutil
 
 ROOT = Path(__file__).parent.parent
 TILE = ROOT / "docs" / "tile.png"
+METRICS = ROOT / "serving" / "metrics.yaml"
 ADDRESSES = ("edge_address", "inference_address", "management_address", "metrics_address")
 GRPC_PORTS = ("grpc_inference_port", "grpc_management_port")
 
@@ -77,7 +78,8 @@ class TorchServe:
         temporary = self._run_folder / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
         config = self._run_folder / "config.properties"
-        config.write_text("".join(f"{name}={value}\n" for name, value in self._settings.items()))
+        settings = {"metrics_config": str(METRICS), **self._settings}
+        config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
         command += ["--ts-config", str(config), "--model-store", str(self._model_store)]
         environment = {
@@ -104,7 +106,7 @@ class TorchServe:
         return all(process is not None and process.poll() is None for process in (self._process, self._edge))
 
     def wait_until_ready(self, timeout: float = 180) -> dict[str, Any]:
-        """Wait for a real prediction of the model in the store and return it; raises `ServerError`.
+        """Wait until the model in the store predicts and explains, and return the prediction; raises `ServerError`.
 
         `/ping` is no proof: it says Healthy while workers crash again and again.
         """
@@ -115,7 +117,8 @@ class TorchServe:
             if not self._running():
                 raise ServerError(f"the server ended by itself:\n{self._log_tail()}")
             try:
-                answer = predict(self.url, TILE.read_bytes())
+                answer = ask(f"{self.url}/predictions/pathmnist", TILE.read_bytes())
+                ask(f"{self.url}/explanations/pathmnist", TILE.read_bytes())
             except (OSError, ValueError) as error:
                 problem = str(error)
                 time.sleep(0.25)
@@ -188,9 +191,9 @@ def _holder(port: int) -> str:
         return " by another program"
 
 
-def predict(url: str, image: bytes) -> dict[str, Any]:
-    """Classify one image file; raises `OSError` where the server does not answer with 200."""
-    request = urllib.request.Request(f"{url}/predictions/pathmnist", data=image, method="POST")
+def ask(url: str, image: bytes) -> dict[str, Any]:
+    """Post one image file; raises `OSError` where the server does not answer with 200."""
+    request = urllib.request.Request(url, data=image, method="POST")
     request.add_header("Content-Type", "application/octet-stream")
     with urllib.request.urlopen(request, timeout=60) as response:
         answer: dict[str, Any] = json.loads(response.read())

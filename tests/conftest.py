@@ -71,7 +71,8 @@ def server(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def pool_settings(**changes: int) -> str:
     pool = {"defaultVersion": True, "marName": "pathmnist.mar", "minWorkers": 1, "maxWorkers": 1, "batchSize": 8}
-    return json.dumps({"pathmnist": {"1.0": {**pool, "maxBatchDelay": 5, **changes}}})
+    versions = {"1.0": {**pool, "maxBatchDelay": 5, **changes}}
+    return json.dumps({"pathmnist": versions, "pathmnist-explain": versions})
 
 
 def free_addresses() -> dict[str, str]:

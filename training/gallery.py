@@ -43,7 +43,8 @@ def explain(service: Service, tile: NDArray[np.uint8]) -> dict[str, Any]:
     """The server's answer with the methods shown, smoothed a little."""
     buffer = BytesIO()
     Image.fromarray(tile).save(buffer, "PNG")
-    (response,) = service.respond([RawRequest({"body": buffer.getvalue(), "explain": ",".join(SHOWN), "sigma": "2"})])
+    fields = {"body": buffer.getvalue(), "method": ",".join(SHOWN), "sigma": "2"}
+    (response,) = service.respond([RawRequest(fields, explain=True)])
     answer: dict[str, Any] = json.loads(response.body)
     return answer
 

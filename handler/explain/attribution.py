@@ -1,6 +1,6 @@
 """What every explanation method takes and returns."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from torchvision.models import ResNet
 from handler.preprocess import Preprocessing
 
 Display = Literal["positive", "magnitude", "signed"]
+Kind = Literal["score", "gradient", "guided", "secant"]
 
 
 @dataclass(frozen=True)
@@ -36,34 +37,70 @@ class Question:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Signed maps `[N, h, w]` or `[N, 3, h, w]` in `unit`, and for each tile what the method says of itself."""
+    """One tile's signed map, `[h, w]` or `[3, h, w]` in `unit`, and what the method says of itself.
+
+    `complete` is False where a time budget cut the work short.
+    """
 
     values: Tensor
     unit: str
-    facts: list[dict[str, Any]]
+    facts: dict[str, Any]
+    complete: bool = True
+
+
+@dataclass(frozen=True)
+class Points:
+    """Inputs `[n, 3, I, I]` where the network is to be evaluated, each with the coefficients `[n, 9]` of its score."""
+
+    kind: Kind
+    inputs: Tensor
+    coefficients: Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores `[n]` at the points asked for and their slopes `[n, 3, I, I]`, empty for the kind `score`."""
+
+    scores: Tensor
+    slopes: Tensor
+
+
+class BudgetExceededError(Exception):
+    """Thrown into a plan whose next points would not be ready in time."""
+
+
+Parameters = Mapping[str, Any]
+# The work on one tile: yields points, receives their evaluation, returns the map. Plans of many requests share the
+# network's batches (schedule.py).
+Plan = Generator[Points, Evaluation, Attribution]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """An integer or a decimal number with bounds, or one of several words; the default's type says which."""
+    """An integer or a decimal number with bounds, or one of several words; the default's type says which.
+
+    The default may lie outside the bounds where it stands for "not given". `excludes` names a parameter that has no
+    meaning beside this one.
+    """
 
     default: int | float | str
     minimum: float = 0
     maximum: float = 0
     choices: tuple[str, ...] = ()
+    excludes: str = ""
 
 
 @dataclass(frozen=True)
 class Method:
-    """An explanation method.
+    """An explanation method: either `closed_form`, which answers N tiles from what the prediction has computed, or a
+    `plan` of one tile, which evaluates the network further.
 
-    `display` names how a signed map becomes one number per pixel for the eye: `positive` drops what speaks
-    against the class, `magnitude` sums absolute values over channels. `closed_form` methods cost no backward pass,
-    so that all nine classes may be asked for at once.
+    `display` names how a signed map becomes one number per pixel for the eye: `positive` drops what speaks against
+    the class, `magnitude` sums absolute values over channels.
     """
 
     name: str
-    explain: Callable[[Question, Mapping[str, Any]], Attribution]
     display: Display
-    closed_form: bool = False
+    closed_form: Callable[[Question], list[Attribution]] | None = None
+    plan: Callable[[Question, Parameters], Plan] | None = None
     parameters: dict[str, Parameter] = field(default_factory=dict)

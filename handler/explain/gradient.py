@@ -1,87 +1,80 @@
-"""Explanations from the gradient with respect to the network's input, by Captum."""
+"""Explanations from the gradient with respect to the network's input at the tile, or near it."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from captum.attr import InputXGradient, IntegratedGradients, Saliency
 from torch import Tensor
-from torchvision.models import ResNet
-from torchvision.transforms.functional import gaussian_blur
 
-from handler.explain.attribution import Attribution, Question
-from handler.preprocess import normalise
+from handler.explain.attribution import (
+    Attribution,
+    BudgetExceededError,
+    Kind,
+    Parameters,
+    Plan,
+    Points,
+    Question,
+)
+from handler.explain.schedule import chunks
 
-# Path points that go through the network at once: bounds memory whatever the batch and the number of steps.
-GRADIENT_BATCH = 32
-LEVELS = {"black": 0.0, "white": 1.0}
-# In pixels of the network's input; two pixels of a canonical tile, which leaves colour and no structure.
-BLUR_SIGMA, BLUR_KERNEL = 16.0, 97
-
-
-def saliency(question: Question, _: Mapping[str, Any]) -> Attribution:
-    """The gradient of the score (Simonyan et al., arXiv 1312.6034), signed: `[N, 3, I, I]`."""
-    values = Saliency(score_of(question.network)).attribute(
-        _leaf(question.inputs), additional_forward_args=(question.coefficients,), abs=False
-    )
-    return Attribution(values, "logit per input unit", [{} for _ in values])
+UNIT = "logit per input unit"
+# Noise is drawn anew for each request from the same seed: the same request has the same answer.
+SEED = 0
 
 
-def input_x_gradient(question: Question, _: Mapping[str, Any]) -> Attribution:
-    """Input times gradient (Shrikumar et al., arXiv 1605.01713), signed: `[N, 3, I, I]` in logits."""
-    values = InputXGradient(score_of(question.network)).attribute(
-        _leaf(question.inputs), additional_forward_args=(question.coefficients,)
-    )
-    return Attribution(values, "logit", [{} for _ in values])
+def saliency(question: Question, _: Parameters) -> Plan:
+    """The gradient of the score (Simonyan et al., arXiv 1312.6034), signed: `[3, I, I]`."""
+    return Attribution((yield from _slopes(question, "gradient")), UNIT, _count(1))
 
 
-def integrated_gradients(question: Question, parameters: Mapping[str, Any]) -> Attribution:
-    """Integrated Gradients (Sundararajan et al., arXiv 1703.01365), signed: `[N, 3, I, I]` in logits.
+def input_x_gradient(question: Question, _: Parameters) -> Plan:
+    """Input times gradient (Shrikumar et al., arXiv 1605.01713), signed: `[3, I, I]` in logits."""
+    gradient = yield from _slopes(question, "gradient")
+    return Attribution(question.inputs[0] * gradient, "logit", _count(1))
 
-    `n_steps` points of the Gauss-Legendre rule on the straight path from `baseline` to the tile.
-    `completeness_residual` is the attribution's sum minus the difference of the scores at both ends, relative to
-    that difference.
+
+def guided_backprop(question: Question, _: Parameters) -> Plan:
+    """Guided backpropagation (Springenberg et al., arXiv 1412.6806) by Captum: `[3, I, I]`.
+
+    No gradient: ReLUs also stop what is negative on the way back. It sharpens edges of the tile and depends little on
+    the class or the weights (Adebayo et al., arXiv 1810.03292).
     """
-    score = score_of(question.network)
-    baselines = baseline_input(question, parameters["baseline"])
-    values = IntegratedGradients(score).attribute(
-        question.inputs,
-        baselines=baselines,
-        additional_forward_args=(question.coefficients,),
-        n_steps=parameters["n_steps"],
-        method="gausslegendre",
-        internal_batch_size=GRADIENT_BATCH,
-    )
-    with torch.no_grad():
-        difference = question.scores - score(baselines, question.coefficients)
-    residuals = (values.sum(dim=(1, 2, 3)) - difference).abs() / difference.abs().clamp(min=1e-6)
-    facts = [
-        {**parameters, "rule": "gausslegendre", "completeness_residual": residual} for residual in residuals.tolist()
-    ]
-    return Attribution(values, "logit", facts)
+    return Attribution((yield from _slopes(question, "guided")), UNIT, _count(1))
 
 
-def score_of(network: ResNet) -> Callable[[Tensor, Tensor], Tensor]:
-    """The explained function: inputs `[N, 3, I, I]` and coefficients `[N, 9]` to scores `[N]`."""
+def smoothgrad(question: Question, parameters: Parameters) -> Plan:
+    """SmoothGrad (Smilkov et al., arXiv 1706.03825): the mean gradient at `n_samples` noisy copies of the tile.
 
-    def score(inputs: Tensor, coefficients: Tensor) -> Tensor:
-        return (network(inputs) * coefficients).sum(dim=1)
-
-    return score
-
-
-def baseline_input(question: Question, name: str) -> Tensor:
-    """The baseline in the network's units, one image per tile.
-
-    `black` and `white` are the pixel values 0 and 255. `mean` is zero after normalisation, which is ImageNet's mean
-    colour and not black, as is often assumed. `blur` is the tile without its structure.
+    `noise` is the noise's standard deviation as a share of the tile's range. `standard_error` is that of the mean,
+    as the ratio of the norms of the two maps. Within a time budget it may take fewer samples, and says so.
     """
-    if name == "mean":
-        return torch.zeros_like(question.inputs)
-    if name == "blur":
-        return gaussian_blur(question.inputs, [BLUR_KERNEL, BLUR_KERNEL], [BLUR_SIGMA, BLUR_SIGMA])
-    return normalise(torch.full_like(question.inputs, LEVELS[name]), question.preprocessing)
+    tile = question.inputs
+    generator = torch.Generator().manual_seed(SEED)
+    scale = parameters["noise"] * (tile.max() - tile.min())
+    total, squares, taken = torch.zeros_like(tile[0]), torch.zeros_like(tile[0]), 0
+    for chunk in chunks(parameters["n_samples"]):
+        noise = torch.randn((len(chunk), *tile.shape[1:]), generator=generator).to(tile)
+        try:
+            evaluation = yield Points("gradient", tile + scale * noise, question.coefficients.expand(len(chunk), -1))
+        except BudgetExceededError:
+            if taken == 0:
+                raise
+            break
+        total += evaluation.slopes.sum(dim=0)
+        squares += evaluation.slopes.square().sum(dim=0)
+        taken += len(chunk)
+    mean = total / taken
+    facts = {"noise": parameters["noise"], "n_samples": taken, **_count(taken)}
+    if taken > 1:
+        variance = (squares / taken - mean.square()).clamp(min=0) / (taken - 1)
+        facts["standard_error"] = float(variance.sum().sqrt() / mean.norm().clamp(min=1e-30))
+    return Attribution(mean, UNIT, facts, complete=taken == parameters["n_samples"])
 
 
-def _leaf(inputs: Tensor) -> Tensor:
-    return inputs.detach().clone().requires_grad_()
+def _slopes(question: Question, kind: Kind) -> Any:
+    evaluation = yield Points(kind, question.inputs, question.coefficients)
+    slopes: Tensor = evaluation.slopes[0]
+    return slopes
+
+
+def _count(evaluations: int) -> dict[str, Any]:
+    return {"gradient_evaluations": evaluations}

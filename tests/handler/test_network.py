@@ -3,10 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from handler.model import Model
-from handler.network import build_network, class_activation, classify, feature_map, load_network
+from handler.model import WEIGHTS, Model
+from handler.network import build_network, class_activation, classify, feature_map, for_inference, load_network
+from handler.preprocess import Preprocessing, preprocess
 from handler.tissue import CODES, NUM_CLASSES, TISSUES
+from tests.conftest import Pixels
+from training.checkpoint import SHIPPED
 
 
 def test_the_parts_make_the_whole_network(model: Model) -> None:
@@ -50,3 +54,17 @@ def test_the_class_table_is_medmnists() -> None:
     assert [tissue.name for tissue in TISSUES] == [INFO["pathmnist"]["label"][str(i)] for i in range(NUM_CLASSES)]
     assert [tissue.class_id for tissue in TISSUES] == list(range(NUM_CLASSES))
     assert len(set(CODES)) == NUM_CLASSES
+
+
+def test_the_network_for_inference_computes_the_same(tiles: Pixels) -> None:
+    network = load_network(SHIPPED / WEIGHTS)
+    inputs = preprocess([torch.from_numpy(tile) for tile in tiles[:4]], Preprocessing())
+    with torch.no_grad():
+        expected = network(inputs)
+        found = for_inference(network)(inputs)
+    assert (found - expected).abs().max() < 1e-4
+    exact, folded = network.double(), for_inference(network)
+    with torch.no_grad():
+        assert torch.allclose(folded(inputs.double()), exact(inputs.double()), atol=1e-10)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())

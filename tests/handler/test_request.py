@@ -6,7 +6,7 @@ import pytest
 from handler.errors import RequestError
 from handler.explain.registry import METHODS
 from handler.image import ImageLimits
-from handler.options import ExplanationRequest
+from handler.options import ExplanationRequest, Options
 from handler.render import Rendering
 from handler.request import RawRequest, TileRequest, parse_request
 from tests.conftest import Pixels
@@ -43,44 +43,71 @@ def test_an_image_comes_as_body_field_or_base64(png: bytes, tiles: Pixels) -> No
     for fields in forms:
         request = parse(fields)
         assert (request.image == tiles[0]).all()
-        assert request.explanations == ()
+        assert request.options == Options()
 
 
 def test_the_explain_verb_defaults_to_gradcam_of_the_predicted_class(png: bytes) -> None:
-    plain = ExplanationRequest(METHODS["gradcam"], (), None, None, Rendering(), raw=False)
-    assert parse({"body": png}, explain=True).explanations == (plain,)
+    plain = ExplanationRequest(METHODS["gradcam"], (), None, None, Rendering(), raw=None)
+    assert parse({"body": png}, explain=True).options.explanations == (plain,)
 
 
-def test_a_prediction_may_ask_for_several_explanations(png: bytes) -> None:
-    request = parse({"body": png, "explain": b"gradcam,integrated_gradients", "target": b"tum", "n_steps": b"8"})
-    assert [item.method.name for item in request.explanations] == ["gradcam", "integrated_gradients"]
-    assert {item.target for item in request.explanations} == {8}
-    assert dict(request.explanations[1].parameters) == {"baseline": "black", "n_steps": 8}
+def test_several_explanations_may_be_asked_at_once(png: bytes) -> None:
+    fields = {"body": png, "method": b"gradcam,integrated_gradients", "target": b"tum", "n_steps": b"8"}
+    request = parse(fields, explain=True)
+    assert [item.method.name for item in request.options.explanations] == ["gradcam", "integrated_gradients"]
+    assert {item.target for item in request.options.explanations} == {8}
+    parameters = dict(request.options.explanations[1].parameters)
+    assert (parameters["baseline"], parameters["n_steps"]) == ("black", 8)
+
+
+def test_a_prediction_takes_the_methods_that_cost_nothing(png: bytes) -> None:
+    for name, method in METHODS.items():
+        fields = {"body": png, "explain": name.encode()}
+        if method.closed_form:
+            assert [item.method for item in parse(fields).options.explanations] == [method]
+        else:
+            assert error_of(fields).code == "method_misplaced"
+
+
+def test_a_budget_is_in_milliseconds(png: bytes) -> None:
+    assert parse({"body": png, "budget_ms": b"1500"}, explain=True).options.budget == 1.5
+    assert parse({"body": png}, explain=True).options.budget is None
+
+
+def test_the_raw_map_comes_in_the_number_type_asked(png: bytes) -> None:
+    for options, expected in (
+        ({}, None),
+        ({"return": b"raw"}, "float32"),
+        ({"return": b"raw", "dtype": b"float16"}, "float16"),
+    ):
+        (explanation,) = parse({"body": png, **options}, explain=True).options.explanations
+        assert explanation.raw == expected
 
 
 def test_options_may_stand_in_json_and_the_query_wins(png: bytes) -> None:
     body = {"image": base64.b64encode(png).decode(), "method": "saliency", "target": 3, "alpha": 0.25}
-    (explanation,) = parse({"body": body, "target": b"TUM"}, explain=True).explanations
+    (explanation,) = parse({"body": body, "target": b"TUM"}, explain=True).options.explanations
     assert (explanation.method.name, explanation.target, explanation.rendering.alpha) == ("saliency", 8, 0.25)
 
 
 def test_all_targets_are_nine_explanations(png: bytes) -> None:
-    explanations = parse({"body": png, "target": b"all", "contrast": b"MUS"}, explain=True).explanations
+    explanations = parse({"body": png, "target": b"all", "contrast": b"MUS"}, explain=True).options.explanations
     assert [item.target for item in explanations] == list(range(9))
     assert {item.contrast for item in explanations} == {5}
 
 
 def test_the_classic_preset_fills_in_what_is_not_said(png: bytes) -> None:
-    fields = {"body": png, "explain": b"gradcam,integrated_gradients", "preset": b"classic", "baseline": b"white"}
-    gradcam, gradients = parse(fields).explanations
+    fields = {"body": png, "method": b"gradcam,integrated_gradients", "preset": b"classic", "baseline": b"white"}
+    gradcam, gradients = parse(fields, explain=True).options.explanations
     assert gradcam.rendering == Rendering()
     assert gradients.rendering == Rendering(sigma=2.0)
-    assert dict(gradients.parameters) == {"baseline": "white", "n_steps": 200}
+    parameters = dict(gradients.parameters)
+    assert (parameters["baseline"], parameters["n_steps"]) == ("white", 200)
 
 
 def test_rendering_choices_are_taken(png: bytes) -> None:
     fields = {"body": png, "colormap": b"viridis", "alpha": b"0.3", "size": b"512", "sigma": b"1.5"}
-    assert parse(fields, explain=True).explanations[0].rendering == Rendering("viridis", 0.3, 512, 1.5)
+    assert parse(fields, explain=True).options.explanations[0].rendering == Rendering("viridis", 0.3, 512, 1.5)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +127,28 @@ def test_rendering_choices_are_taken(png: bytes) -> None:
         ({"method": b"integrated_gradients", "n_steps": b"many"}, True, "parameter_invalid", "n_steps"),
         ({"method": b"integrated_gradients", "baseline": b"pink"}, True, "parameter_invalid", "baseline"),
         ({"method": b"gradcam", "n_steps": b"5"}, True, "option_misplaced", "n_steps"),
+        (
+            {"method": b"integrated_gradients", "n_steps": b"5", "tolerance": b"0.1"},
+            True,
+            "option_misplaced",
+            "tolerance",
+        ),
+        (
+            {"method": b"integrated_gradients", "preset": b"classic", "max_evaluations": b"50"},
+            True,
+            "option_misplaced",
+            "max_evaluations",
+        ),
+        ({"method": b"integrated_gradients", "tolerance": b"0"}, True, "parameter_invalid", "tolerance"),
+        ({"method": b"smoothgrad", "noise": b"-0.1"}, True, "parameter_invalid", "noise"),
+        ({"method": b"smoothgrad", "n_samples": b"0"}, True, "parameter_invalid", "n_samples"),
+        ({"method": b"occlusion", "window": b"4"}, True, "parameter_invalid", "window"),
+        ({"method": b"saliency", "window": b"32"}, True, "option_misplaced", "window"),
+        ({"budget_ms": b"0"}, True, "parameter_invalid", "budget_ms"),
+        ({"budget_ms": b"-5"}, True, "parameter_invalid", "budget_ms"),
+        ({"budget_ms": b"100"}, False, "option_misplaced", "budget_ms"),
+        ({"dtype": b"float16"}, True, "option_misplaced", "dtype"),
+        ({"return": b"raw", "dtype": b"float8"}, True, "parameter_invalid", "dtype"),
         ({"target": b"all", "method": b"saliency"}, True, "target_invalid", "target"),
         ({"target": b"TUM", "contrast": b"8"}, True, "target_invalid", "contrast"),
         ({"contrast": b"nothing"}, True, "target_invalid", "contrast"),
@@ -143,10 +192,12 @@ def test_a_bad_body_is_named(fields: dict[str, Any], code: str) -> None:
 
 def test_naming_a_default_changes_nothing(png: bytes) -> None:
     for name, method in METHODS.items():
-        plain = parse({"body": png, "method": name.encode()}, explain=True).explanations
+        plain = parse({"body": png, "method": name.encode()}, explain=True).options.explanations
         for parameter, spec in method.parameters.items():
+            if not spec.choices and not spec.minimum <= float(spec.default) <= spec.maximum:
+                continue
             fields = {"body": png, "method": name.encode(), parameter: str(spec.default).encode()}
-            assert parse(fields, explain=True).explanations == plain
+            assert parse(fields, explain=True).options.explanations == plain
 
 
 def test_an_error_does_not_echo_a_long_request(png: bytes) -> None:

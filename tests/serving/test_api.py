@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -15,13 +16,13 @@ import torch
 from captum.attr import IntegratedGradients, LayerGradCam
 from PIL import Image
 
-from handler.explain.gradient import baseline_input
+from handler.explain.baseline import baseline_input
 from handler.model import Model
 from handler.preprocess import preprocess
 from handler.tissue import CODES
 from serving.server import TILE, TorchServe
 from tests.conftest import Pixels
-from tests.handler.explain.test_methods import ask
+from tests.handler.explain.questions import ask
 from tests.handler.test_image import Encode, png_header
 from tests.handler.test_service import raw_map
 from training.data import PathMNIST
@@ -118,7 +119,7 @@ def test_pictures_have_the_images_aspect(post: Post, encode: Encode, tiles: Pixe
     for name in ("heatmap", "overlay"):
         picture = Image.open(BytesIO(base64.b64decode(explanation[name])))
         picture.load()
-        assert (picture.format, picture.size) == ("PNG", (224, 112))
+        assert (picture.format, picture.size) == ("PNG" if name == "heatmap" else "JPEG", (224, 112))
 
 
 BAD: list[tuple[str, Any, dict[str, Any], int, str]] = [
@@ -132,6 +133,7 @@ BAD: list[tuple[str, Any, dict[str, Any], int, str]] = [
     ("explanations", "good", {"target": "9"}, 400, "target_invalid"),
     ("explanations", "good", {"method": "integrated_gradients", "n_steps": 10**9}, 400, "parameter_invalid"),
     ("predictions", "good", {"brightness": "5"}, 400, "option_unknown"),
+    ("predictions", "good", {"explain": "integrated_gradients"}, 400, "method_misplaced"),
 ]
 
 
@@ -179,8 +181,8 @@ def test_a_mixed_batch_serves_the_good_and_refuses_the_bad(
         ("explanations", pngs[3], {"method": "saliency", "target": "MUS", "return": "raw"}),
         ("explanations", pngs[4], {"target": "9"}),
         ("predictions", png_header(50_000, 50_000), {}),
-        ("predictions", pngs[5], {"explain": "integrated_gradients", "n_steps": "4", "return": "raw"}),
-        ("explanations", pngs[6], {"method": "gradcam", "return": "raw"}),
+        ("explanations", pngs[5], {"method": "integrated_gradients", "n_steps": "4", "return": "raw"}),
+        ("predictions", pngs[6], {"explain": "gradcam", "return": "raw"}),
     ]
     alone = [post(verb, data, params=options) for verb, data, options in mix]
     logged = len(server.log.read_text())
@@ -188,7 +190,7 @@ def test_a_mixed_batch_serves_the_good_and_refuses_the_bad(
         together = list(pool.map(lambda item: post(item[0], item[1], params=item[2]), mix))
     assert [answer.status_code for answer in together] == [200, 200, 400, 200, 400, 413, 200, 200]
     batches = server.log.read_text()[logged:].count("Flushing req.cmd PREDICT")
-    assert batches <= 3, f"eight requests took {batches} batches"
+    assert batches <= 4, f"eight requests took {batches} batches in two pools"
     for one, other in zip(together, alone, strict=True):
         if one.status_code != 200:
             assert one.json() == other.json()
@@ -218,6 +220,35 @@ def test_the_management_api_loads_no_foreign_model(server: TorchServe) -> None:
         f"{server.management_url}/models", params={"url": "http://127.0.0.1:1/other.mar"}, timeout=30
     )
     assert response.status_code in (403, 405)
+
+
+def test_explanations_have_workers_of_their_own(server: TorchServe, post: Post, pngs: list[bytes]) -> None:
+    def counted(model: str) -> float:
+        text = requests.get(f"{server.metrics_url}/metrics", timeout=30).text
+        found = re.findall(rf'ts_inference_requests_total\{{.*model_name="{model}",.*\}} (\S+)', text)
+        return sum(map(float, found))
+
+    before = [counted(name) for name in ("pathmnist", "pathmnist-explain")]
+    for verb in ("predictions", "explanations", "explanations"):
+        assert post(verb, pngs[0]).status_code == 200
+    after = [counted(name) for name in ("pathmnist", "pathmnist-explain")]
+    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 2]
+
+
+def test_cache_hits_are_in_the_answer_and_in_the_metrics(server: TorchServe, post: Post, pngs: list[bytes]) -> None:
+    def counted(name: str) -> float:
+        text = requests.get(f"{server.metrics_url}/metrics", timeout=30).text
+        return sum(map(float, re.findall(rf"^explanation_cache_{name}_total\{{.*\}} (\S+)", text, re.MULTILINE)))
+
+    hits, misses = counted("hits"), counted("misses")
+    options = {"method": "smoothgrad", "n_samples": "3", "noise": "0.21"}
+    answers = [post("explanations", pngs[7], params=options).json() for _ in range(3)]
+    assert [item["explanations"][0]["cached"] for item in answers] == [False, True, True]
+    deadline = time.monotonic() + 10
+    # TorchServe reads the worker's counts from its log, a moment later.
+    while counted("hits") < hits + 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (counted("hits") - hits, counted("misses") - misses) == (2, 1)
 
 
 def test_prometheus_metrics_are_served(server: TorchServe, post: Post, pngs: list[bytes]) -> None:
