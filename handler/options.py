@@ -17,7 +17,7 @@ RENDERING = {
     "size": Parameter(default=224, minimum=28, maximum=1024),
     "sigma": Parameter(default=0.0, minimum=0, maximum=32),
 }
-RETURN = Parameter(default="images", choices=("images", "raw"))
+RETURN = Parameter(default="images", choices=("images", "raw", "both"))
 DTYPE = Parameter(default="float32", choices=("float16", "float32"))
 # Milliseconds; 0 stands for no limit. The largest is what a worker is given for a whole batch.
 BUDGET = Parameter(default=0, minimum=1, maximum=300_000)
@@ -33,7 +33,7 @@ class ExplanationRequest:
     """One wanted explanation.
 
     `target` None means the predicted class; `contrast` is a class whose logit is subtracted. `parameters` are sorted
-    pairs; `raw` is the number type in which the signed map itself is wanted, if any.
+    pairs. `images` says whether pictures are wanted, `raw` in which number type the signed map itself is, if at all.
     """
 
     method: Method
@@ -41,6 +41,7 @@ class ExplanationRequest:
     target: int | None
     contrast: int | None
     rendering: Rendering
+    images: bool
     raw: str | None
 
 
@@ -146,15 +147,16 @@ def _explanation(
     rendering = Rendering(
         str(drawing["colormap"]) or None, float(drawing["alpha"]), int(drawing["size"]), float(drawing["sigma"])
     )
-    raw = _raw(options)
-    return ExplanationRequest(method, tuple(parameters.items()), target, contrast, rendering, raw)
+    wanted = _value("return", options, RETURN, {})
+    raw = _raw(options, wanted != "images")
+    return ExplanationRequest(method, tuple(parameters.items()), target, contrast, rendering, wanted != "raw", raw)
 
 
-def _raw(options: Mapping[str, str]) -> str | None:
-    if _value("return", options, RETURN, {}) == "raw":
+def _raw(options: Mapping[str, str], wanted: bool) -> str | None:
+    if wanted:
         return str(_value("dtype", options, DTYPE, {}))
     if "dtype" in options:
-        raise RequestError("option_misplaced", "'dtype' has no meaning without return=raw.", "dtype")
+        raise RequestError("option_misplaced", "'dtype' has no meaning without return=raw or both.", "dtype")
     return None
 
 

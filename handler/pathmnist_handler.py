@@ -50,8 +50,8 @@ def _enter_pool(pool: dict[str, Any]) -> None:
     """Take the threads and the priority of the name under which TorchServe runs this archive."""
     if "niceness" in pool:
         os.nice(pool["niceness"])
-    if "threads" in pool:
-        torch.set_num_threads(pool["threads"])
+    if "core_share" in pool:
+        torch.set_num_threads(max(1, round(pool["core_share"] * torch.get_num_threads())))
 
 
 def _open_cache(settings: dict[str, Any]) -> AttributionCache | None:

@@ -16,7 +16,7 @@ from handler.explain.attribution import Display
 
 SEQUENTIAL = ("inferno", "viridis", "magma", "plasma", "cividis", "gray")
 DIVERGING = ("vik",)
-OVERLAY_QUALITY = 90
+OVERLAY_QUALITY = 85
 FULL_NAMES = {"vik": "crameri:vik"}
 
 
@@ -76,7 +76,7 @@ def draw(
     colormap = rendering.colormap or ("vik" if display == "signed" else "inferno")
     heatmap = Image.fromarray(np.rint(np.clip(np.asarray(levels), 0, 1) * 255).astype(np.uint8), "L")
     heatmap.putpalette(_palette(colormap))
-    background = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    background = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
     overlay = Image.blend(background, heatmap.convert("RGB"), rendering.alpha)
     return Picture(_png(heatmap), _jpeg(overlay), low, high, colormap)
 
@@ -112,11 +112,11 @@ def _palette(name: str) -> bytes:
 
 
 def _png(image: Image.Image) -> str:
-    return _encode(image, "PNG", compress_level=3)
+    return _encode(image, "PNG", compress_level=1)
 
 
 def _jpeg(image: Image.Image) -> str:
-    return _encode(image, "JPEG", quality=OVERLAY_QUALITY, subsampling=0)
+    return _encode(image, "JPEG", quality=OVERLAY_QUALITY)
 
 
 def _encode(image: Image.Image, file_format: str, **options: int) -> str:

@@ -6,7 +6,6 @@ response depends on its own request alone.
 """
 
 import base64
-import json
 import logging
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import orjson
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch import Tensor
 from handler.cache import AttributionCache
 from handler.engine import TorchEngine
 from handler.errors import RequestError, error_json
-from handler.explain.attribution import BudgetExceededError
+from handler.explain.attribution import BudgetExceededError, Display
 from handler.explainer import Explainer, Job, Result
 from handler.image import ImageLimits
 from handler.model import Model
@@ -131,19 +131,20 @@ class Service:
             return None
         if result.cached is not None:
             answer["cached"] = result.cached
-        display = "signed" if wanted.contrast is not None and values.ndim == 2 else wanted.method.display
-        strength = strength_of(values, display)
-        picture = draw(strength, job.image, display, wanted.rendering, self._model.preprocessing.input_size)
-        answer |= {
-            **attribution.facts,
-            "unit": attribution.unit,
-            "rendering": describe(picture, display, wanted.rendering),
-            "heatmap": picture.heatmap,
-            "overlay": picture.overlay,
-        }
+        answer |= {**attribution.facts, "unit": attribution.unit}
+        if wanted.images:
+            answer |= self._pictures(job, values)
         if wanted.raw:
             answer["attribution"] = _raw_json(values, wanted.raw)
         return answer
+
+    def _pictures(self, job: Job, values: NDArray[np.float32]) -> dict[str, Any]:
+        wanted = job.wanted
+        display: Display = "signed" if wanted.contrast is not None and values.ndim == 2 else wanted.method.display
+        strength = strength_of(values, display)
+        picture = draw(strength, job.image, display, wanted.rendering, self._model.preprocessing.input_size)
+        rendering = describe(picture, display, wanted.rendering)
+        return {"rendering": rendering, "heatmap": picture.heatmap, "overlay": picture.overlay}
 
 
 def _jobs(tiles: list[TileRequest], logits: Tensor, start: float) -> list[Job]:
@@ -181,7 +182,7 @@ def _raw_json(values: NDArray[np.float32], dtype: str) -> dict[str, Any]:
 
 
 def _json_response(status: int, body: dict[str, Any]) -> Response:
-    return Response(status, json.dumps(body, separators=(",", ":"), allow_nan=False).encode())
+    return Response(status, orjson.dumps(body))
 
 
 def _internal_error() -> Response:

@@ -47,7 +47,7 @@ def test_an_image_comes_as_body_field_or_base64(png: bytes, tiles: Pixels) -> No
 
 
 def test_the_explain_verb_defaults_to_gradcam_of_the_predicted_class(png: bytes) -> None:
-    plain = ExplanationRequest(METHODS["gradcam"], (), None, None, Rendering(), raw=None)
+    plain = ExplanationRequest(METHODS["gradcam"], (), None, None, Rendering(), images=True, raw=None)
     assert parse({"body": png}, explain=True).options.explanations == (plain,)
 
 
@@ -82,6 +82,9 @@ def test_the_raw_map_comes_in_the_number_type_asked(png: bytes) -> None:
     ):
         (explanation,) = parse({"body": png, **options}, explain=True).options.explanations
         assert explanation.raw == expected
+        assert explanation.images is (expected is None)
+    (both,) = parse({"body": png, "return": b"both"}, explain=True).options.explanations
+    assert (both.images, both.raw) == (True, "float32")
 
 
 def test_options_may_stand_in_json_and_the_query_wins(png: bytes) -> None:

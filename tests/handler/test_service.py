@@ -196,7 +196,7 @@ def test_an_answer_is_under_100_kb(name: str, service: Service, real_data: PathM
 def test_a_constant_image_has_defined_answers(shade: int, service: Service, encode: Encode) -> None:
     image = encode(np.full((28, 28, 3), shade, dtype=np.uint8))
     fields = {"body": image, "method": "gradcam,saliency,input_x_gradient,guided_backprop,integrated_gradients"}
-    body = answer(service, {**fields, "baseline": "mean", "n_steps": "4", "return": "raw"}, explain=True)
+    body = answer(service, {**fields, "baseline": "mean", "n_steps": "4", "return": "both"}, explain=True)
     for explanation in body["explanations"]:
         assert np.isfinite(raw_map(explanation)).all()
         assert np.isfinite(explanation["rendering"]["range"]).all()
