@@ -7,6 +7,7 @@ them. Without `--data` the tiles are generated.
 import argparse
 import base64
 import json
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,11 @@ def one_of_each_class(source: str | None) -> NDArray[np.uint8]:
     return np.stack([split.images[np.flatnonzero(split.labels == class_id)[0]] for class_id in range(NUM_CLASSES)])
 
 
-def explain(service: Service, tile: NDArray[np.uint8]) -> dict[str, Any]:
+def explain(service: Service, tile: NDArray[np.uint8], methods: Sequence[str] = SHOWN) -> dict[str, Any]:
     """The server's answer with the methods shown, smoothed a little."""
     buffer = BytesIO()
     Image.fromarray(tile).save(buffer, "PNG")
-    fields = {"body": buffer.getvalue(), "method": ",".join(SHOWN), "sigma": "2"}
+    fields = {"body": buffer.getvalue(), "method": ",".join(methods), "sigma": "2"}
     (response,) = service.respond([RawRequest(fields, explain=True)])
     answer: dict[str, Any] = json.loads(response.body)
     return answer
@@ -62,13 +63,14 @@ def draw_gallery(service: Service, tiles: NDArray[np.uint8]) -> Image.Image:
         prediction = answer["prediction"]
         caption = f"{CODES[column]}: {prediction['code']} {prediction['probability']:.2f}"
         pen.text((left + CELL // 2, HEADER // 2), caption, "black", font, anchor="mm")
-        overlays = [_decode(item["overlay"]) for item in answer["explanations"]]
+        overlays = [decode_picture(item["overlay"]) for item in answer["explanations"]]
         for row, picture in enumerate((Image.fromarray(tile), *overlays)):
             sheet.paste(picture.resize((CELL - 2, CELL - 2), Image.Resampling.BICUBIC), (left, HEADER + CELL * row))
     return sheet
 
 
-def _decode(picture: str) -> Image.Image:
+def decode_picture(picture: str) -> Image.Image:
+    """A picture of an answer."""
     return Image.open(BytesIO(base64.b64decode(picture))).convert("RGB")
 
 

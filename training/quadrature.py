@@ -31,6 +31,7 @@ from training.checkpoint import SHIPPED, write_json
 from training.data import Split, add_data_argument, load
 
 REFERENCE_STEPS = 512
+SPREAD = 200
 # Name of a rule and the parameters that differ from the default, the adaptive rule.
 RULES: dict[str, dict[str, Any]] = {
     "gauss-legendre-50": {"n_steps": 50},
@@ -111,9 +112,9 @@ def _after_stem(network: ResNet, maps: Tensor) -> Tensor:
 
 
 def choose(count: int, available: int) -> list[int]:
-    """Indices spread evenly over a split, in a fixed random order."""
-    spread = np.linspace(0, available - 1, min(count, available)).round().astype(int)
-    chosen: list[int] = np.random.default_rng(0).permutation(spread).tolist()
+    """Up to 200 indices spread evenly over a split, in a fixed random order: the first of many are those of few."""
+    spread = np.linspace(0, available - 1, min(SPREAD, available)).round().astype(int)
+    chosen: list[int] = np.random.default_rng(0).permutation(spread)[:count].tolist()
     return chosen
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -49,7 +50,7 @@ def test_false_convergence_is_counted() -> None:
 
 
 def test_tiles_are_spread_and_the_same_each_time() -> None:
-    assert sorted(choose(3, 101)) == [0, 50, 100]
-    assert choose(200, 718) == choose(200, 718)
+    assert choose(200, 718)[:30] == choose(30, 718)
     assert len(set(choose(200, 718))) == 200
+    assert np.diff(sorted(choose(200, 718))).max() <= 4
     assert sorted(choose(10, 4)) == [0, 1, 2, 3]
