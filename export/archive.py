@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from handler.confidence import CONFIDENCE
 from handler.model import CARD, WEIGHTS
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +29,9 @@ def write_archive(checkpoint: Path, version: str, path: Path) -> None:
             staging / "handler",
             ignore=shutil.ignore_patterns("__pycache__"),
         )
-        shutil.copy(checkpoint / CARD, staging)
+        for name in (CARD, CONFIDENCE):
+            if (checkpoint / name).is_file():
+                shutil.copy(checkpoint / name, staging)
         _run_archiver(
             {
                 "model-name": MODEL_NAME,

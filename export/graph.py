@@ -25,6 +25,7 @@ class Graph(nn.Module):
         super().__init__()
         self.network = model.network
         self.spec = model.preprocessing
+        self.temperature = model.confidence.temperature if model.confidence else 1.0
         enlarge = resampling_matrix(self.spec.canonical_size, self.spec.input_size, triangle)
         self.register_buffer("enlarge", enlarge)
 
@@ -43,7 +44,7 @@ class Graph(nn.Module):
         logits = classify(self.network, features)
         return (
             logits,
-            logits.softmax(dim=1),
+            (logits / self.temperature).softmax(dim=1),
             class_activation(self.network, features),
             embedding(features),
         )
@@ -101,4 +102,5 @@ def _metadata(model: Model) -> dict[str, str]:
         "classes": json.dumps(classes),
         "codes": ",".join(CODES),
         "preprocessing": json.dumps(model.preprocessing.to_json()),
+        "temperature": str(model.confidence.temperature if model.confidence else 1.0),
     }

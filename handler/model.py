@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torchvision.models import ResNet
 
+from handler.confidence import CONFIDENCE, Confidence, load_confidence
 from handler.network import for_inference, load_network
 from handler.preprocess import Preprocessing
 
@@ -24,7 +25,8 @@ class ModelError(ValueError):
 class Model:
     """`digest` is the SHA-256 of the weights file; `training_data` says in words what the weights have seen.
 
-    `network` is made for inference: BatchNorm folded, channels last, frozen.
+    `network` is made for inference: BatchNorm folded, channels last, frozen. `confidence` is None for a model that
+    was not calibrated.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Model:
     training_data: str
     preprocessing: Preprocessing
     network: ResNet
+    confidence: Confidence | None = None
 
     def identity(self) -> dict[str, Any]:
         """The `model` block of every answer."""
@@ -51,7 +54,11 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
-    """Read weights and card; raises `ModelError` when the card lacks a key or names other weights."""
+    """Read weights, card and calibration, if there is one.
+
+    Raises `ModelError` when the card lacks a key or names other weights, `ConfidenceError` for a calibration that does
+    not fit.
+    """
     weights = folder / WEIGHTS
     digest = file_digest(weights)
     try:
@@ -64,4 +71,6 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
     if digest != expected:
         raise ModelError(f"{WEIGHTS} has SHA-256 {digest}, its card says {expected}")
     network = for_inference(load_network(weights)).to(device)
-    return Model(name, version, digest, training_data, preprocessing, network)
+    confidence = load_confidence(folder / CONFIDENCE, digest)
+    on_device = confidence.to(device) if confidence else None
+    return Model(name, version, digest, training_data, preprocessing, network, on_device)

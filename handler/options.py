@@ -24,7 +24,10 @@ BUDGET = Parameter(default=0, minimum=1, maximum=300_000)
 # What the original demonstration meant to show; the smoothing is for the gradient methods only.
 PRESETS: dict[str, dict[str, Value]] = {"classic": {"n_steps": 200, "baseline": "black", "sigma": 2.0}}
 METHOD_PARAMETERS = {name for method in METHODS.values() for name in method.parameters}
-PLAIN = {"explain", "method", "target", "contrast", "preset", "return", "dtype", "budget_ms"}
+# What an answer says of its own worth, beside the probabilities.
+TRUST = ("confidence", "prediction_set", "ood", "risk")
+COVERAGE = Parameter(default="0.9", choices=("0.9", "0.95"))
+PLAIN = {"explain", "method", "target", "contrast", "preset", "return", "dtype", "budget_ms", "include", "coverage"}
 OPTIONS = PLAIN | set(RENDERING) | METHOD_PARAMETERS
 
 
@@ -47,10 +50,15 @@ class ExplanationRequest:
 
 @dataclass(frozen=True)
 class Options:
-    """The explanations a request asks for, in order, and the seconds it gives them, None for no limit."""
+    """The explanations a request asks for, in order, and the seconds it gives them, None for no limit.
+
+    `include` names what the answer shall say of its own worth, `coverage` the promise of its prediction set.
+    """
 
     explanations: tuple[ExplanationRequest, ...] = ()
     budget: float | None = None
+    include: frozenset[str] = frozenset(TRUST)
+    coverage: str = str(COVERAGE.default)
 
 
 def parse_options(options: Mapping[str, str], verb_explain: bool) -> Options:
@@ -62,9 +70,12 @@ def parse_options(options: Mapping[str, str], verb_explain: bool) -> Options:
     if other in options:
         message = "Use 'method' with /explanations and 'explain' with /predictions."
         raise RequestError("option_misplaced", message, other)
+    include = _include(options)
+    coverage = str(_value("coverage", options, COVERAGE, {}))
     names = options.get(field, DEFAULT_METHOD if verb_explain else "")
     if not names:
-        return _nothing_to_explain(options)
+        _refuse_all(set(options) - {"include", "coverage"})
+        return Options(include=include, coverage=coverage)
     methods = _methods(names, field)
     if not verb_explain:
         _refuse_slow(methods)
@@ -73,14 +84,25 @@ def parse_options(options: Mapping[str, str], verb_explain: bool) -> Options:
     targets = _targets(options.get("target"), methods)
     explanations = tuple(_explanation(method, target, options, preset) for method in methods for target in targets)
     milliseconds = int(_value("budget_ms", options, BUDGET, {}))
-    return Options(explanations, milliseconds / 1000 if milliseconds else None)
+    return Options(explanations, milliseconds / 1000 if milliseconds else None, include, coverage)
 
 
-def _nothing_to_explain(options: Mapping[str, str]) -> Options:
-    if options:
-        name = min(options)
+def _refuse_all(names: set[str]) -> None:
+    if names:
+        name = min(names)
         raise RequestError("option_misplaced", f"{name!r} has no meaning without 'explain'.", name)
-    return Options()
+
+
+def _include(options: Mapping[str, str]) -> frozenset[str]:
+    words = frozenset(word.strip() for word in options.get("include", ",".join(TRUST)).split(","))
+    if words == {"none"}:
+        return frozenset()
+    if not words <= set(TRUST):
+        message = f"'include' takes {', '.join(TRUST)}, several with commas, or none."
+        raise RequestError("parameter_invalid", message, "include")
+    if "coverage" in options and "prediction_set" not in words:
+        raise RequestError("option_misplaced", "'coverage' has no meaning without the prediction set.", "coverage")
+    return words
 
 
 def _refuse_slow(methods: list[Method]) -> None:

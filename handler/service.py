@@ -20,15 +20,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handler.cache import AttributionCache
-from handler.engine import TorchEngine
+from handler.confidence import Confidence
+from handler.engine import Forward, TorchEngine
 from handler.errors import RequestError, error_json
 from handler.explain.attribution import BudgetExceededError, Display
 from handler.explainer import Explainer, Job, Result
 from handler.image import ImageLimits
 from handler.model import Model
+from handler.network import embedding
+from handler.options import Options
 from handler.render import describe, draw, strength_of
 from handler.request import RawRequest, TileRequest, parse_request
-from handler.tissue import CODES, TISSUES
+from handler.tissue import CODES, DISCLAIMER, TISSUES, Tissue
 
 logger = logging.getLogger(__name__)
 
@@ -86,17 +89,35 @@ class Service:
         for job, result in zip(jobs, self._explainer.explain(jobs, forward), strict=True):
             results[job.row][job.position] = self._explanation_json(job, result)
             cached[job.row][result.cached] += 1
-        return [self._tile_response(logits[row], results[row], cached[row]) for row in range(len(tiles))]
+        distances = self._ood_scores(forward)
+        return [
+            self._tile_response(tile.options, logits[row], distances[row], results[row], cached[row])
+            for row, tile in enumerate(tiles)
+        ]
+
+    def _ood_scores(self, forward: Forward) -> list[float | None]:
+        confidence = self._model.confidence
+        if confidence is None:
+            return [None] * len(forward.logits)
+        scores: list[float | None] = confidence.ood_scores(embedding(forward.features)).tolist()
+        return scores
 
     def _tile_response(
-        self, logits: Tensor, explanations: list[dict[str, Any] | None], cached: Counter[bool | None]
+        self,
+        options: Options,
+        logits: Tensor,
+        ood_score: float | None,
+        explanations: list[dict[str, Any] | None],
+        cached: Counter[bool | None],
     ) -> Response:
         if not logits.isfinite().all():
             logger.error("the network gave logits that are not finite")
             return _internal_error()
         if None in explanations:
             return _internal_error()
-        probabilities = logits.softmax(dim=0).tolist()
+        confidence = self._model.confidence
+        temperature = confidence.temperature if confidence else 1.0
+        probabilities = (logits / temperature).softmax(dim=0).tolist()
         tissue = TISSUES[int(logits.argmax())]
         body: dict[str, Any] = {
             "model": self._model.identity(),
@@ -105,10 +126,11 @@ class Service:
                 "code": tissue.code,
                 "name": tissue.name,
                 "probability": probabilities[tissue.class_id],
-                "calibrated": False,
+                "calibrated": confidence is not None,
             },
             "probabilities": dict(zip(CODES, probabilities, strict=True)),
             "logits": logits.tolist(),
+            **trust_json(confidence, options, tissue, probabilities, ood_score),
         }
         if explanations:
             body["explanations"] = explanations
@@ -145,6 +167,26 @@ class Service:
         picture = draw(strength, job.image, display, wanted.rendering, self._model.preprocessing.input_size)
         rendering = describe(picture, display, wanted.rendering)
         return {"rendering": rendering, "heatmap": picture.heatmap, "overlay": picture.overlay}
+
+
+def trust_json(
+    confidence: Confidence | None, options: Options, tissue: Tissue, probabilities: list[float], ood_score: float | None
+) -> dict[str, Any]:
+    """What an answer says of its own worth, as far as it was asked; null where the model was not calibrated."""
+    trust: dict[str, Any] = {}
+    if "confidence" in options.include:
+        trust["confidence"] = probabilities[tissue.class_id] if confidence else None
+    if "prediction_set" in options.include:
+        codes = None
+        if confidence:
+            codes = [CODES[class_id] for class_id in confidence.prediction_set(probabilities, options.coverage)]
+        trust["prediction_set"] = codes and {"coverage": float(options.coverage), "codes": codes}
+    if "ood" in options.include:
+        trust["ood_score"] = ood_score
+        trust["in_distribution"] = confidence and ood_score is not None and ood_score <= confidence.ood_threshold
+    if "risk" in options.include:
+        trust["risk"] = {"level": tissue.risk, "disclaimer": DISCLAIMER}
+    return trust
 
 
 def _jobs(tiles: list[TileRequest], logits: Tensor, start: float) -> list[Job]:

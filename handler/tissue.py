@@ -75,5 +75,7 @@ TISSUES: tuple[Tissue, ...] = (
     ),
 )
 
+DISCLAIMER = "Research software, not for clinical use: a tile's class is no diagnosis."
+
 CODES: tuple[str, ...] = tuple(tissue.code for tissue in TISSUES)
 NUM_CLASSES = len(TISSUES)

@@ -69,6 +69,13 @@ def test_a_prediction_takes_the_methods_that_cost_nothing(png: bytes) -> None:
             assert error_of(fields).code == "method_misplaced"
 
 
+def test_what_an_answer_says_of_itself_can_be_chosen(png: bytes) -> None:
+    assert parse({"body": png}).options.include == {"confidence", "prediction_set", "ood", "risk"}
+    assert parse({"body": png, "include": b"risk,ood"}, explain=True).options.include == {"risk", "ood"}
+    assert parse({"body": png, "include": b"none"}).options.include == set()
+    assert parse({"body": png, "coverage": b"0.95"}).options.coverage == "0.95"
+
+
 def test_a_budget_is_in_milliseconds(png: bytes) -> None:
     assert parse({"body": png, "budget_ms": b"1500"}, explain=True).options.budget == 1.5
     assert parse({"body": png}, explain=True).options.budget is None
@@ -167,6 +174,10 @@ def test_rendering_choices_are_taken(png: bytes) -> None:
         ({"method": b"gradcam"}, False, "option_misplaced", "method"),
         ({"explain": b"gradcam"}, True, "option_misplaced", "explain"),
         ({"colour": b"red"}, False, "option_unknown", "colour"),
+        ({"include": b"everything"}, False, "parameter_invalid", "include"),
+        ({"include": b"risk,none"}, False, "parameter_invalid", "include"),
+        ({"coverage": b"0.99"}, False, "parameter_invalid", "coverage"),
+        ({"coverage": b"0.95", "include": b"risk"}, True, "option_misplaced", "coverage"),
     ],
 )
 def test_a_bad_option_is_named(options: dict[str, Any], explain: bool, code: str, field: str, png: bytes) -> None:

@@ -40,18 +40,19 @@ def raw_map(explanation: dict[str, Any]) -> np.ndarray[Any, Any]:
     return np.frombuffer(base64.b64decode(attribution["data"]), "<f4").reshape(attribution["shape"])
 
 
-def test_a_prediction_is_consistent(service: Service, pngs: list[bytes]) -> None:
-    body = answer(service, {"body": pngs[0]})
+def test_a_prediction_is_consistent(service: Service, model: Model, pngs: list[bytes]) -> None:
+    assert model.confidence is not None
+    body = answer(service, {"body": pngs[0], "include": "none"})
     assert set(body) == {"model", "prediction", "probabilities", "logits"}
     assert list(body["probabilities"]) == list(CODES)
     assert sum(body["probabilities"].values()) == pytest.approx(1)
-    expected = torch.tensor(body["logits"], dtype=torch.float64).softmax(dim=0)
-    assert np.allclose(list(body["probabilities"].values()), expected)
+    scaled = torch.tensor(body["logits"], dtype=torch.float64) / model.confidence.temperature
+    assert np.allclose(list(body["probabilities"].values()), scaled.softmax(dim=0))
     prediction = body["prediction"]
     assert prediction["code"] == max(body["probabilities"], key=body["probabilities"].get)
     assert prediction["code"] == CODES[prediction["class_id"]]
     assert prediction["probability"] == body["probabilities"][prediction["code"]]
-    assert prediction["calibrated"] is False
+    assert prediction["calibrated"] is True
 
 
 def test_no_request_is_no_answer(service: Service) -> None:
