@@ -99,16 +99,18 @@ class _Run:
 def run(tasks: Sequence[Task], evaluator: Evaluator) -> list[Outcome]:
     """Finish every task; a plan that fails, or runs out of time, concerns itself alone.
 
-    Points of one kind from different plans share batches. A plan whose next batch would end after its deadline
-    receives `BudgetExceededError` instead, and may return what it has.
+    Points of one kind from different plans share batches. A plan whose next points would come after its deadline, even
+    if evaluated at once and alone, receives `BudgetExceededError` instead, and may return what it has.
     """
     state = _Run(tasks, evaluator)
     while state.wanted:
         members = state.next_batch()
-        late = state.late(members)
-        for index in late:
-            state.advance(index, BudgetExceededError())
-        if not late:
+        if hasty := state.late(members):
+            # Alone it may still be in time.
+            members = hasty[:1]
+        if state.late(members):
+            state.advance(members[0], BudgetExceededError())
+        else:
             state.evaluate(members)
     return [state.outcomes[index] for index in range(len(tasks))]
 

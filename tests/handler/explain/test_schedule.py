@@ -98,6 +98,19 @@ def test_a_deadline_is_kept_where_the_cost_is_known(question: Question) -> None:
     assert time.monotonic() - start < 2
 
 
+def test_neighbours_cost_a_hasty_plan_nothing(question: Question) -> None:
+    """Beside 31 other points its own would come too late, so it goes first and alone."""
+    evaluator = Counting(question.network)
+    run([Task(plan_of("smoothgrad", row(question, 0), n_samples=8))], evaluator)
+    seconds = evaluator.expected_seconds("gradient", 8)
+    evaluator.batches.clear()
+    crowd = Task(plan_of("smoothgrad", row(question, 0), n_samples=MAX_BATCH - 1))
+    hasty = Task(plan_of("saliency", row(question, 1)), deadline=time.monotonic() + 2 * seconds)
+    outcomes = run([crowd, hasty], evaluator)
+    assert all(isinstance(outcome, Attribution) for outcome in outcomes)
+    assert evaluator.batches == [("gradient", 1), ("gradient", MAX_BATCH - 1)]
+
+
 def test_a_deadline_long_gone_gives_nothing(question: Question) -> None:
     task = Task(plan_of("saliency", row(question, 1)), deadline=time.monotonic() - 1)
     (outcome,) = run([task], Evaluator(question.network))
