@@ -1,9 +1,10 @@
 PYTHON ?= python3.11
+DATA ?= medmnist
 BIN := .venv/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
 SOURCES := $(wildcard handler/*.py handler/explain/*.py export/*.py export/*.yaml)
 
-.PHONY: serve stop test check train evaluate export lock clean
+.PHONY: serve stop test check train evaluate report export lock clean
 
 ## serve: build what is missing, start TorchServe, print ready after a real prediction; Ctrl-C ends it
 serve: .venv/serve.stamp model_store/manifest.json
@@ -29,6 +30,13 @@ train: .venv/test.stamp
 ## evaluate: the shipped checkpoint on the official test split
 evaluate: .venv/test.stamp
 	$(BIN)/python -m training.evaluate --data medmnist $(ARGS)
+
+## report: every figure of MODEL_CARD.md and docs/evaluation, from the shipped checkpoint (DATA=FILE.npz)
+report: .venv/test.stamp
+	$(BIN)/python -m training.calibrate --data $(DATA) --output docs/evaluation
+	$(BIN)/python -m training.evaluate --data $(DATA) --output docs/evaluation
+	$(BIN)/python -m training.robustness --data $(DATA) --output docs/evaluation
+	$(BIN)/python -m training.card --reports docs/evaluation --output MODEL_CARD.md
 
 ## export: rebuild model_store/ from the shipped checkpoint
 export: .venv/serve.stamp

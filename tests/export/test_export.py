@@ -39,7 +39,9 @@ def test_images_of_any_size_get_pytorchs_answers(
     logits, probabilities, cam, embedding = session.run(None, {"image": images})
     forward = TorchEngine(model, torch.device("cpu")).forward(list(images))
     assert np.abs(logits - forward.logits.numpy()).max() < 1e-4
-    assert np.allclose(probabilities, forward.logits.softmax(dim=1), atol=1e-5)
+    assert model.confidence is not None
+    calibrated = (forward.logits / model.confidence.temperature).softmax(dim=1)
+    assert np.allclose(probabilities, calibrated, atol=1e-5)
     assert np.allclose(embedding, forward.features.mean(dim=(2, 3)), atol=1e-4)
     assert np.allclose(cam.sum(axis=(2, 3)) + model.network.fc.bias.numpy(), logits, atol=1e-4)
 
@@ -56,6 +58,8 @@ def test_the_metadata_says_what_the_file_is(model: Model, session: onnxruntime.I
     assert metadata["codes"].split(",") == list(CODES)
     assert [item["code"] for item in json.loads(metadata["classes"])] == list(CODES)
     assert json.loads(metadata["preprocessing"]) == model.preprocessing.to_json()
+    assert model.confidence is not None
+    assert float(metadata["temperature"]) == model.confidence.temperature
 
 
 def test_two_exports_are_the_same_bytes(model_store: Path, tmp_path: Path) -> None:
