@@ -150,8 +150,8 @@ def markdown(result: dict[str, Any]) -> str:
     gap = result["accuracy_gap"]
     lines += [
         "",
-        f"Accuracy falls by {gap['train to val']:.4f} from train to val and by {gap['val to test']:.4f} from val to "
-        f"test. Class shares differ from the training split's by {shift['val']:.4f} in val and {shift['test']:.4f} in "
+        f"Accuracy changes by {-gap['train to val']:+.4f} from train to val and by {-gap['val to test']:+.4f} from val "
+        f"to test. Class shares differ from the training split's by {shift['val']:.4f} in val and {shift['test']:.4f} in "
         "test.",
         "Intervals are 95 % bootstrap intervals over tiles.",
     ]
