@@ -151,8 +151,8 @@ def markdown(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"Accuracy changes by {-gap['train to val']:+.4f} from train to val and by {-gap['val to test']:+.4f} from val "
-        f"to test. Class shares differ from the training split's by {shift['val']:.4f} in val and {shift['test']:.4f} in "
-        "test.",
+        f"to test. Class shares differ from the training split's by {shift['val']:.4f} in val and {shift['test']:.4f} "
+        "in test.",
         "Intervals are 95 % bootstrap intervals over tiles.",
     ]
     return "\n".join(lines) + "\n"
