@@ -86,7 +86,7 @@ class Subject:
         if name == "random map":
             return torch.from_numpy(np.random.default_rng(self.image.sum()).random((GRID, GRID))).float()
         if name == "edge detector":
-            return edge_map(self.image)
+            return edge_map(self.image if inputs is None else inputs[0].permute(1, 2, 0).numpy())
         method = METHODS[name]
         question = self.question(self.inputs if inputs is None else inputs, torch.eye(9)[self.target])
         if method.closed_form is not None:
@@ -114,8 +114,6 @@ def deletion_and_insertion(subject: Subject, strength: Tensor) -> dict[str, floa
 
 def sensitivity(subject: Subject, name: str) -> float:
     """The largest relative change of the map under invisible noise (Yeh et al., arXiv 1901.09392), by Captum."""
-    if name in CONTROLS:
-        return 0.0
 
     def explain(inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         # Captum calls this where gradients are off.
@@ -129,16 +127,21 @@ def sensitivity(subject: Subject, name: str) -> float:
     return float(found)
 
 
-def randomisation(model: Model, weights: Path, subject: Subject, name: str) -> list[float]:
-    """Rank correlation of the map with those of networks whose weights are drawn anew from the top, stage by stage."""
-    original = subject.strength(name)
-    correlations = []
+def randomised_networks(weights: Path) -> list[ResNet]:
+    """The network with weights drawn anew from the top, one stage more each."""
+    networks = []
     for stage in range(len(STAGES)):
         network = load_network(weights)
         randomise_from_the_top(network, stage, seed=0)
-        changed = Subject(for_inference(network), model, subject.image, subject.target)
-        correlations.append(rank_correlation(original, changed.strength(name, **ROUGH.get(name, {}))))
-    return correlations
+        networks.append(for_inference(network))
+    return networks
+
+
+def randomisation(model: Model, networks: list[ResNet], subject: Subject, name: str) -> list[float]:
+    """Rank correlation of the map with those of the randomised networks."""
+    original = subject.strength(name)
+    changed = [Subject(network, model, subject.image, subject.target) for network in networks]
+    return [rank_correlation(original, other.strength(name, **ROUGH.get(name, {}))) for other in changed]
 
 
 def evaluate(model: Model, weights: Path, split: Split, tiles: int, randomised_tiles: int) -> dict[str, Any]:
@@ -146,6 +149,7 @@ def evaluate(model: Model, weights: Path, split: Split, tiles: int, randomised_t
     names = (*EVALUATED, *CONTROLS)
     values: dict[str, dict[str, list[Any]]] = {name: {measure: [] for measure in MEASURES} for name in names}
     indices = choose(tiles, len(split))
+    networks = randomised_networks(weights)
     for position, index in enumerate(tqdm(indices)):
         subject = Subject(model.network, model, split.images[index])
         for name in names:
@@ -153,7 +157,7 @@ def evaluate(model: Model, weights: Path, split: Split, tiles: int, randomised_t
                 values[name][measure].append(value)
             if position < randomised_tiles:
                 values[name]["sensitivity"].append(sensitivity(subject, name))
-                values[name]["randomisation"].append(randomisation(model, weights, subject, name))
+                values[name]["randomisation"].append(randomisation(model, networks, subject, name))
     return {"model": model.digest, "indices": indices, "values": values}
 
 

@@ -5,6 +5,7 @@ changes with the weights need not follow them. So each is to be read beside what
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def area_under(curve: NDArray[np.float64]) -> float:
     return float(np.trapezoid(curve, dx=1 / (len(curve) - 1)))
 
 
-def edge_map(image: NDArray[np.uint8]) -> Tensor:
+def edge_map(image: NDArray[Any]) -> Tensor:
     """Sobel's gradient magnitude of the mean colour, `[H, W]`: what an explanation is worth that ignores the model."""
     grey = image.mean(axis=2)
     return torch.from_numpy(np.hypot(sobel(grey, axis=0), sobel(grey, axis=1))).float()
