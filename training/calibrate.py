@@ -33,6 +33,7 @@ from training.checkpoint import SHIPPED, write_json
 from training.conformal import aps_scores, coverage_of, lac_scores, mean_size, prediction_sets, threshold
 from training.data import DataError, PathMNIST, add_data_argument, load
 from training.out_of_distribution import (
+    Score,
     foreign_images,
     gaussian_classes,
     mahalanobis,
@@ -113,10 +114,10 @@ def abstention(outputs: Outputs) -> dict[str, float]:
     return {f"{share:g}": float(1 - risk[np.searchsorted(coverage, share)]) for share in ABSTENTION}
 
 
-def distances(model: Model, train: Outputs, test: Outputs, tiles: NDArray[np.uint8]) -> dict[str, Any]:
+def distances(model: Model, gaussian: Score, train: Outputs, test: Outputs, tiles: NDArray[np.uint8]) -> dict[str, Any]:
     """How well each score tells foreign images from test tiles."""
     scores = {
-        "mahalanobis": mahalanobis(train.embeddings, train.labels),
+        "mahalanobis": gaussian,
         "nearest neighbours": nearest_neighbours(train.embeddings),
         "vim": vim(train.embeddings, train.logits),
     }
@@ -145,7 +146,7 @@ def calibrate(model: Model, data: PathMNIST) -> tuple[Confidence, dict[str, Any]
     kept = min(misses, key=misses.__getitem__)
     means, whitening = gaussian_classes(train.embeddings, train.labels)
     source = val if kept == "the validation split" else test.at(first)
-    inside = mahalanobis(train.embeddings, train.labels)
+    inside = mahalanobis(means, whitening)
     limit = float(np.quantile(inside(source.embeddings, source.logits), INSIDE))
     confidence = Confidence(
         temperature=sources[kept]["temperature"],
@@ -169,7 +170,7 @@ def calibrate(model: Model, data: PathMNIST) -> tuple[Confidence, dict[str, Any]
         "out_of_distribution": {
             "threshold": limit,
             "test_tiles_inside": float((inside(judged.embeddings, judged.logits) <= limit).mean()),
-            "scores": distances(model, train, judged, strange),
+            "scores": distances(model, inside, train, judged, strange),
         },
     }
     return confidence, _rounded(report)

@@ -13,6 +13,7 @@ from typing import Any
 from handler.model import CARD
 from handler.tissue import CODES, DISCLAIMER, TISSUES
 from training.checkpoint import SHIPPED
+from training.metrics import with_interval
 
 REPORTS = ("evaluation", "robustness", "confidence")
 # Confusions worth naming: at least this share of a class's tiles.
@@ -82,11 +83,11 @@ def _training(training: dict[str, Any]) -> str:
 def _accuracy(report: dict[str, Any]) -> str:
     lines = ["| split | tiles | accuracy | balanced accuracy | AUC |", "|---|---|---|---|---|"]
     for name, found in report["splits"].items():
-        cells = " | ".join(_with_interval(found[key]) for key in ("accuracy", "balanced_accuracy", "auc"))
+        cells = " | ".join(with_interval(found[key]) for key in ("accuracy", "balanced_accuracy", "auc"))
         lines.append(f"| {name} | {found['images']} | {cells} |")
     lines += ["", "| class, test | tiles | precision | recall | F1 |", "|---|---|---|---|---|"]
     for code, row in report["splits"]["test"]["classes"].items():
-        cells = " | ".join(_with_interval(row[key]) for key in ("precision", "recall", "f1"))
+        cells = " | ".join(with_interval(row[key]) for key in ("precision", "recall", "f1"))
         lines.append(f"| {code} | {row['images']} | {cells} |")
     lines += ["", "Intervals: 95 %, bootstrap over tiles. Test tiles come from another site than the others."]
     return "\n".join(lines)
@@ -114,7 +115,7 @@ def _robustness(report: dict[str, Any]) -> str:
     ]
     for kind, strengths in changes.items():
         strength, row = min(strengths.items(), key=lambda item: item[1]["accuracy"])
-        lines.append(f"| {kind} | {strength} | {_with_interval(row, 'accuracy')} | {plain - row['accuracy']:.4f} |")
+        lines.append(f"| {kind} | {strength} | {with_interval(row, 'accuracy')} | {plain - row['accuracy']:.4f} |")
     return "\n".join(lines)
 
 
@@ -141,13 +142,6 @@ def _confidence(report: dict[str, Any]) -> str:
         "called in distribution.",
     ]
     return "\n".join(lines)
-
-
-def _with_interval(row: dict[str, Any], key: str = "value") -> str:
-    if row["interval"] is None:
-        return f"{row[key]:.4f}"
-    low, high = row["interval"]
-    return f"{row[key]:.4f} ({low:.4f} to {high:.4f})"
 
 
 def main() -> None:

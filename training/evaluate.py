@@ -26,7 +26,7 @@ from handler.preprocess import Preprocessing, canonical_tile, network_input
 from handler.tissue import CODES, NUM_CLASSES
 from training.checkpoint import SHIPPED, write_json
 from training.data import SPLITS, DataError, PathMNIST, Split, add_data_argument, load
-from training.metrics import measure
+from training.metrics import measure, with_interval
 
 WORST = 16
 
@@ -137,12 +137,12 @@ def markdown(result: dict[str, Any]) -> str:
     """The report's tables."""
     lines = ["| split | images | accuracy | balanced accuracy | AUC |", "|---|---|---|---|---|"]
     for name, found in result["splits"].items():
-        cells = [_cell(found[key]) for key in ("accuracy", "balanced_accuracy", "auc")]
+        cells = [with_interval(found[key]) for key in ("accuracy", "balanced_accuracy", "auc")]
         lines.append(f"| {name} | {found['images']} | {' | '.join(cells)} |")
     test = result["splits"]["test"]
     lines += ["", "| test, class | images | accuracy | precision | recall | F1 |", "|---|---|---|---|---|---|"]
     for code, row in test["classes"].items():
-        cells = [_cell(row[key]) for key in ("precision", "recall", "f1")]
+        cells = [with_interval(row[key]) for key in ("precision", "recall", "f1")]
         lines.append(f"| {code} | {row['images']} | {row['accuracy']:.4f} | {' | '.join(cells)} |")
     for name, row in test["averages"].items():
         lines.append(f"| {name} average | | | {row['precision']:.4f} | {row['recall']:.4f} | {row['f1']:.4f} |")
@@ -156,13 +156,6 @@ def markdown(result: dict[str, Any]) -> str:
         "Intervals are 95 % bootstrap intervals over tiles.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _cell(entry: dict[str, Any]) -> str:
-    if entry["interval"] is None:
-        return f"{entry['value']:.4f}"
-    low, high = entry["interval"]
-    return f"{entry['value']:.4f} ({low:.4f} to {high:.4f})"
 
 
 def write_report(model: Model, data: PathMNIST, folder: Path) -> dict[str, Any]:

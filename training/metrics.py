@@ -76,6 +76,14 @@ def from_confusion(matrix: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     return found
 
 
+def with_interval(row: dict[str, Any], key: str = "value") -> str:
+    """A score of a report as text, with its interval where it has one."""
+    if row["interval"] is None:
+        return f"{row[key]:.4f}"
+    low, high = row["interval"]
+    return f"{row[key]:.4f} ({low:.4f} to {high:.4f})"
+
+
 def _intervals(probabilities: Probabilities, labels: Labels, resamples: int) -> dict[str, list[float] | None]:
     rng = np.random.default_rng(0)
     rows = rng.integers(0, len(labels), (resamples, len(labels)))

@@ -29,9 +29,8 @@ def gaussian_classes(embeddings: Embeddings, labels: NDArray[np.int64]) -> tuple
     return means, np.linalg.cholesky(precision)
 
 
-def mahalanobis(embeddings: Embeddings, labels: NDArray[np.int64]) -> Score:
-    """Distance to the nearest class (Lee et al., arXiv 1807.03888)."""
-    means, whitening = gaussian_classes(embeddings, labels)
+def mahalanobis(means: Embeddings, whitening: Embeddings) -> Score:
+    """Distance to the nearest of `gaussian_classes` (Lee et al., arXiv 1807.03888)."""
 
     def score(points: Embeddings, _: NDArray[np.float64]) -> NDArray[np.float64]:
         differences = (points[:, None] - means[None]) @ whitening

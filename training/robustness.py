@@ -27,6 +27,7 @@ from training.calibrate import run_network
 from training.calibration import apply_temperature, expected_calibration_error
 from training.checkpoint import SHIPPED, write_json
 from training.data import SPLITS, Split, add_data_argument, load
+from training.metrics import with_interval
 from training.plots import save_figure
 
 Change = Callable[[Image.Image], Image.Image]
@@ -134,10 +135,9 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     for kind, strengths in result["changes"].items():
         for strength, row in strengths.items():
-            low, high = row["interval"]
             inside = "" if row["in_distribution"] is None else f"{row['in_distribution']:.3f}"
             lines.append(
-                f"| {kind} | {strength} | {row['accuracy']:.4f} ({low:.4f} to {high:.4f}) "
+                f"| {kind} | {strength} | {with_interval(row, 'accuracy')} "
                 f"| {row['balanced_accuracy']:.4f} | {row['calibration_error']:.3f} | {inside} |"
             )
     return "\n".join(lines) + "\n"

@@ -23,7 +23,7 @@ OUTSIDE = RNG.normal(0, 6, (50, 160))
 def test_every_score_tells_far_points_from_near_ones() -> None:
     fresh = CENTRES[LABELS[:90]] + RNG.normal(0, 1, (90, 160)) * np.linspace(0.1, 2, 160)
     logits = np.ones((450, 9))
-    for score in (mahalanobis(INSIDE, LABELS), nearest_neighbours(INSIDE), vim(INSIDE, logits)):
+    for score in (mahalanobis(*gaussian_classes(INSIDE, LABELS)), nearest_neighbours(INSIDE), vim(INSIDE, logits)):
         found = separation(score(fresh, logits[:90]), score(OUTSIDE, logits[:50]))
         assert found["auroc"] > 0.99
         assert found["fpr95"] < 0.05
@@ -39,7 +39,7 @@ def test_what_is_alike_is_not_separated() -> None:
 def test_the_server_measures_the_same_distance() -> None:
     means, whitening = gaussian_classes(INSIDE, LABELS)
     served = Confidence(1.0, {}, 0.0, "", torch.from_numpy(means), torch.from_numpy(whitening))
-    expected = mahalanobis(INSIDE, LABELS)(OUTSIDE, np.zeros((50, 9)))
+    expected = mahalanobis(*gaussian_classes(INSIDE, LABELS))(OUTSIDE, np.zeros((50, 9)))
     assert np.allclose(served.ood_scores(torch.from_numpy(OUTSIDE)), expected)
 
 
