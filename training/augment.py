@@ -51,6 +51,15 @@ class ChannelJitter(nn.Module):
         return (tiles * (1 + noise[0]) + noise[1]).clamp(0, 1)
 
 
+def named(name: str, tile_size: int) -> tuple[nn.Module, nn.Module]:
+    """Geometry and colour of a recipe's `augmentation`: `none`, `classic` or `strong`."""
+    if name == "none":
+        return nn.Identity(), nn.Identity()
+    if name == "classic":
+        return classic_geometry(), classic_colour()
+    return strong_geometry(), strong_colour(tile_size)
+
+
 def classic_geometry() -> nn.Module:
     return nn.Sequential(K.RandomHorizontalFlip(p=0.5), K.RandomRotation(10.0, p=1.0))
 
@@ -79,12 +88,12 @@ def strong_colour(tile_size: int) -> nn.Module:
     """Resizing, stain, colour, blur, noise and JPEG: what differs between scanners, sites and files."""
     return nn.Sequential(
         RandomRoundTrip(tile_size, probability=0.4),
-        StainJitter(0.15),
-        ChannelJitter(0.05),
-        K.ColorJitter(brightness=0.15, contrast=0.2, saturation=0.2, hue=0.03, p=0.5),
-        K.RandomGaussianBlur((3, 3), (0.2, 0.8), p=0.15),
-        K.RandomGaussianNoise(std=0.02, p=0.15),
-        K.RandomJPEG((50.0, 95.0), p=0.1),
+        StainJitter(0.25),
+        ChannelJitter(0.08),
+        K.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.4, hue=0.06, p=0.7),
+        K.RandomGaussianBlur((5, 5), (0.2, 1.2), p=0.25),
+        K.RandomGaussianNoise(std=0.03, p=0.2),
+        K.RandomJPEG((20.0, 95.0), p=0.25),
     )
 
 

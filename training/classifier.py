@@ -17,6 +17,7 @@ from handler.preprocess import Preprocessing, network_input
 from handler.tissue import NUM_CLASSES
 from training import augment
 from training.recipe import Recipe
+from training.teacher import SimpleCNN
 
 FROZEN = ("conv1", "bn1", "layer1", "layer2")
 
@@ -51,22 +52,23 @@ def _file_state(path: Path) -> dict[str, Tensor]:
 
 
 class TileClassifier(L.LightningModule):
-    """A ResNet-18 that learns from canonical tiles, optionally from a teacher's probabilities."""
+    """A ResNet-18 that learns from canonical tiles, optionally from a teacher's answers."""
 
     def __init__(
         self,
+        network: ResNet,
         recipe: Recipe,
         preprocessing: Preprocessing,
-        teacher: nn.Module | None = None,
+        teacher: SimpleCNN | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.recipe = recipe
+        self.seed = seed
         self.preprocessing = preprocessing
-        self.network = initial_network(recipe.init).to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last)
         self.teacher = teacher
-        strong = recipe.augmentation == "strong"
-        self.geometry = augment.strong_geometry() if strong else augment.classic_geometry()
-        self.colour = augment.strong_colour(preprocessing.canonical_size) if strong else augment.classic_colour()
+        self.geometry, self.colour = augment.named(recipe.augmentation, preprocessing.canonical_size)
         if recipe.freeze:
             for name in FROZEN:
                 self.network.get_submodule(name).requires_grad_(False)
@@ -79,9 +81,18 @@ class TileClassifier(L.LightningModule):
         if self.recipe.freeze:
             for name in FROZEN:
                 self.network.get_submodule(name).eval()
+        if self.recipe.freeze_batchnorm:
+            for module in self.network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         if self.teacher is not None:
             self.teacher.eval()
         return self
+
+    def on_train_epoch_start(self) -> None:
+        """Chance depends on seed, epoch and process alone: a resumed run repeats an unbroken one."""
+        sequence = np.random.SeedSequence((self.seed, self.current_epoch, self.global_rank))
+        torch.manual_seed(int(sequence.generate_state(1)[0]))
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Logits of canonical tiles `[N, 3, S, S]` in [0, 1], at the current stage's input size."""
@@ -114,7 +125,7 @@ class TileClassifier(L.LightningModule):
         tiles = self.geometry(tiles.float() / 255).clamp(0, 1)
         return augment.mix(tiles, targets, self.recipe.mixup)
 
-    def _distill(self, tiles: Tensor, teacher: nn.Module) -> Tensor:
+    def _distill(self, tiles: Tensor, teacher: SimpleCNN) -> Tensor:
         """Match the teacher's softened probabilities on the same tile (arXiv 1503.02531, 2106.05237)."""
         temperature = self.recipe.temperature
         with torch.no_grad():

@@ -9,7 +9,9 @@ from typing import Literal
 class Recipe:
     """The choices of one run.
 
-    `init` is `imagenet`, `random` or the path of a weights file. `freeze` keeps conv1 to layer2 as initialised.
+    `init` is `imagenet`, `random`, `teacher` (`training/transplant.py`) or the path of a weights file. `freeze` keeps
+    conv1 to layer2 as initialised, `freeze_batchnorm` all batch statistics (for weights whose BatchNorm is folded, and
+    for tiny batches).
     `stages` are pairs of (epochs, input side): small inputs first makes most epochs cheap; the last side is the one
     served. The `cosine` schedule restarts with each stage, at half the rate before; `plateau` goes with early
     stopping after `patience` epochs and keeps the epoch best on validation, where `cosine` keeps the last.
@@ -25,7 +27,8 @@ class Recipe:
     weight_decay: float = 0.0
     schedule: Literal["plateau", "cosine"] = "plateau"
     patience: int | None = 5
-    augmentation: Literal["classic", "strong"] = "classic"
+    freeze_batchnorm: bool = False
+    augmentation: Literal["none", "classic", "strong"] = "classic"
     mixup: float = 0.0
     label_smoothing: float = 0.0
     ema_decay: float | None = None
@@ -58,19 +61,26 @@ CLASSIC = Recipe(name="classic")
 STRONG = replace(
     CLASSIC,
     name="strong",
-    init="random",
     freeze=False,
-    batch_size=32,
     optimizer="adamw",
-    learning_rate=2e-3,
+    learning_rate=3e-4,
     weight_decay=0.05,
     schedule="cosine",
     patience=None,
     augmentation="strong",
     mixup=0.5,
     label_smoothing=0.05,
-    ema_decay=0.99,
-    stages=((90, 64), (20, 112), (7, 224)),
+    ema_decay=0.999,
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CLASSIC, STRONG)}
+DISTILLED = replace(
+    STRONG,
+    name="distilled",
+    init="teacher",
+    freeze_batchnorm=True,
+    batch_size=32,
+    ema_decay=0.99,
+    stages=((10, 224),),
+)
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CLASSIC, STRONG, DISTILLED)}

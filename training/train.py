@@ -2,14 +2,17 @@
 
 import argparse
 import json
+import platform
 import subprocess
 import sys
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import (
     Callback,
     EarlyStopping,
@@ -17,16 +20,20 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+from torchvision.models import ResNet
 
 from handler.model import CARD, WEIGHTS
-from handler.network import load_network
-from handler.preprocess import Preprocessing
+from handler.network import build_network, load_network
+from handler.preprocess import Preprocessing, canonical_tile
 from training.checkpoint import save_weights, write_json
-from training.classifier import TileClassifier
+from training.classifier import TileClassifier, initial_network
 from training.data import (
     DataError,
     PathMNIST,
+    Split,
     TileDataset,
     add_data_argument,
     keep_batch,
@@ -34,9 +41,11 @@ from training.data import (
 )
 from training.evaluate import predict_probabilities, scores
 from training.recipe import RECIPES, Recipe
-from training.teacher import load_teacher
+from training.teacher import SimpleCNN, load_teacher
+from training.transplant import transplant
 
 VERSION = "1.0"
+Batches = DataLoader[tuple[Tensor, Tensor]]
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -48,12 +57,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default="classic",
         help="named defaults for all below",
     )
-    parser.add_argument("--init", metavar="imagenet|random|FILE", help="initial weights")
+    parser.add_argument("--init", metavar="imagenet|random|teacher|FILE", help="initial weights")
     parser.add_argument(
         "--freeze",
         action=argparse.BooleanOptionalAction,
         help="keep conv1 to layer2 as initialised",
     )
+    parser.add_argument(
+        "--freeze-batchnorm", action=argparse.BooleanOptionalAction, help="keep the batch statistics as initialised"
+    )
+    parser.add_argument("--augmentation", choices=("none", "classic", "strong"), help="what is done to training tiles")
     parser.add_argument("--epochs", type=int, help="epochs, all at one --input-size")
     parser.add_argument("--input-size", type=int, help="the network's input side, for all epochs")
     parser.add_argument("--batch-size", type=int, help="tiles per step and device")
@@ -66,17 +79,20 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default=Path("runs/latest"),
         help="folder for checkpoint, card and logs",
     )
+    parser.add_argument("--stop-after", type=int, metavar="EPOCHS", help="end early, to be gone on with by --resume")
     parser.add_argument("--resume", action="store_true", help="go on from the last epoch in --output")
     parser.add_argument("--precision", default="32-true", help="Lightning's precision, such as 16-mixed")
     parser.add_argument("--accelerator", default="auto", help="Lightning's accelerator")
-    parser.add_argument("--devices", default="auto", help="Lightning's devices")
+    parser.add_argument("--devices", default="auto", help="Lightning's devices, on each machine")
+    parser.add_argument("--num-nodes", type=int, default=1, help="machines, each started by torchrun")
+    parser.add_argument("--strategy", default="auto", help="Lightning's strategy, such as ddp")
     return parser.parse_args(arguments)
 
 
 def recipe_from(arguments: argparse.Namespace) -> Recipe:
     """The named recipe with what the command line changes in it."""
     recipe = RECIPES[arguments.recipe]
-    names = ("init", "freeze", "batch_size", "learning_rate")
+    names = ("init", "freeze", "freeze_batchnorm", "augmentation", "batch_size", "learning_rate")
     changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if arguments.epochs or arguments.input_size:
         stage = (
@@ -107,6 +123,30 @@ def callbacks_for(recipe: Recipe, output: Path) -> list[Callback]:
     return callbacks
 
 
+def first_network(recipe: Recipe, preprocessing: Preprocessing, split: Split, teacher: SimpleCNN | None) -> ResNet:
+    """The network that training starts from. Raises `DataError` where the recipe wants a teacher and there is none."""
+    if recipe.init != "teacher":
+        return initial_network(recipe.init)
+    if teacher is None:
+        raise DataError(f"the recipe {recipe.name} starts from a teacher: give its file with --teacher")
+    return transplant(teacher, canonical_tile(torch.from_numpy(split.images), preprocessing), preprocessing)
+
+
+def loader(
+    split: Split, trainer: L.Trainer, batch_size: int, seed: int | None = None
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """Batches of this process's share of a split, shuffled where there is a seed.
+
+    The order depends on seed and epoch alone, and all processes' batches of one step make up the batch that a single
+    process with the whole batch size would see.
+    """
+    tiles, shuffle = TileDataset(split), seed is not None
+    sampler = DistributedSampler[tuple[Tensor, Tensor]](
+        tiles, trainer.world_size, trainer.global_rank, shuffle=shuffle, seed=seed or 0, drop_last=shuffle
+    )
+    return DataLoader(tiles, batch_size, sampler=sampler, collate_fn=keep_batch, drop_last=shuffle)
+
+
 def train(arguments: argparse.Namespace) -> Path:
     """Run the recipe; returns the folder with weights, card and curves."""
     commit = _commit()
@@ -115,28 +155,26 @@ def train(arguments: argparse.Namespace) -> Path:
     data = load(arguments.data)
     teacher = load_teacher(arguments.teacher) if arguments.teacher else None
     preprocessing = Preprocessing(canonical_size=data.tile_size, input_size=recipe.stages[-1][1])
-    classifier = TileClassifier(recipe, preprocessing, teacher)
+    network = build_network() if arguments.resume else first_network(recipe, preprocessing, data.train, teacher)
+    classifier = TileClassifier(network, recipe, preprocessing, teacher, arguments.seed)
     trainer = L.Trainer(
-        max_epochs=recipe.epochs,
+        max_epochs=min(recipe.epochs, arguments.stop_after or recipe.epochs),
         accelerator=arguments.accelerator,
         devices=arguments.devices,
+        num_nodes=arguments.num_nodes,
+        strategy=arguments.strategy,
         precision=arguments.precision,
         callbacks=callbacks_for(recipe, arguments.output),
         logger=CSVLogger(arguments.output, name="curves"),
         log_every_n_steps=1,
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,
     )
     resume = str(arguments.output / "last.ckpt") if arguments.resume else None
     trainer.fit(
         classifier,
-        DataLoader(
-            TileDataset(data.train),
-            recipe.batch_size,
-            shuffle=True,
-            collate_fn=keep_batch,
-            drop_last=True,
-        ),
-        DataLoader(TileDataset(data.val), recipe.batch_size, collate_fn=keep_batch),
+        loader(data.train, trainer, recipe.batch_size, arguments.seed),
+        loader(data.val, trainer, recipe.batch_size),
         ckpt_path=resume,
         weights_only=True,
     )
@@ -147,7 +185,11 @@ def train(arguments: argparse.Namespace) -> Path:
         classifier.load_state_dict(trainer.strategy.load_checkpoint(best, weights_only=True)["state_dict"])
     digest = save_weights(classifier.network, arguments.output / WEIGHTS)
     card = make_card(
-        arguments, recipe, data, preprocessing, {"digest": digest, "commit": commit, "epochs": trainer.current_epoch}
+        arguments,
+        recipe,
+        data,
+        preprocessing,
+        {"digest": digest, "commit": commit, "epochs": trainer.current_epoch, "environment": environment(trainer)},
     )
     write_json(arguments.output / CARD, card)
     print(json.dumps(card["evaluation"], indent=2))
@@ -185,8 +227,23 @@ def make_card(
             "seed": arguments.seed,
             "commit": origin["commit"],
             "date": datetime.now(UTC).date().isoformat(),
+            "environment": origin["environment"],
         },
         "evaluation": evaluation,
+    }
+
+
+def environment(trainer: L.Trainer) -> dict[str, Any]:
+    """What the run ran on, as far as it can shape its numbers."""
+    device = trainer.strategy.root_device
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
+    packages = ("torch", "torchvision", "lightning", "kornia", "numpy")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "device": kind,
+        "processes": trainer.world_size,
+        "precision": trainer.precision,
     }
 
 

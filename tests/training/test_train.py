@@ -64,14 +64,17 @@ def test_the_same_seed_gives_the_same_weights(data: Path, tmp_path: Path) -> Non
     assert run(data, tmp_path / "c", *options[:-1], "4")["digest"] not in digests
 
 
-def test_a_stopped_run_goes_on(data: Path, tmp_path: Path) -> None:
-    options = ("--init", "random", "--no-freeze")
-    run(data, tmp_path, *options, "--epochs", "1")
-    card = run(data, tmp_path, *options, "--epochs", "2", "--resume")
-    assert card["training"]["epochs"] == 2
-    first, second = sorted(tmp_path.glob("curves/*/metrics.csv"))
+@pytest.mark.parametrize("recipe", ["classic", "strong"])
+def test_a_stopped_run_ends_as_an_unbroken_one(data: Path, tmp_path: Path, recipe: str) -> None:
+    options = ("--recipe", recipe, "--init", "random", "--no-freeze", "--epochs", "3")
+    unbroken = run(data, tmp_path / "unbroken", *options)
+    broken = tmp_path / "broken"
+    run(data, broken, *options, "--stop-after", "2")
+    resumed = run(data, broken, *options, "--resume")
+    assert resumed["digest"] == unbroken["digest"]
+    first, second = sorted(broken.glob("curves/*/metrics.csv"))
     assert first.read_text().splitlines()[1].startswith("0,")
-    assert second.read_text().splitlines()[1].startswith("1,")
+    assert second.read_text().splitlines()[1].startswith("2,")
 
 
 def test_frozen_layers_keep_weights_and_statistics(data: Path, trained: Path, tmp_path: Path) -> None:
