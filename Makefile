@@ -23,13 +23,13 @@ check: .venv/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-## train: the classic recipe on the official data (ARGS adds options, see python -m training.train --help)
+## train: the classic recipe on the official data (DATA=FILE.npz, ARGS adds options: python -m training.train --help)
 train: .venv/test.stamp
-	$(BIN)/python -m training.train --data medmnist $(ARGS)
+	$(BIN)/python -m training.train --data $(DATA) $(ARGS)
 
-## evaluate: the shipped checkpoint on the official test split
+## evaluate: the shipped checkpoint on the official test split (DATA, ARGS)
 evaluate: .venv/test.stamp
-	$(BIN)/python -m training.evaluate --data medmnist $(ARGS)
+	$(BIN)/python -m training.evaluate --data $(DATA) $(ARGS)
 
 ## report: every figure of MODEL_CARD.md and docs/evaluation, from the shipped checkpoint (DATA=FILE.npz)
 report: .venv/test.stamp

@@ -19,6 +19,7 @@ from sklearn.metrics import (
     confusion_matrix,
     recall_score,
 )
+from torch import Tensor
 from torchvision.models import ResNet
 
 from handler.model import Model, load_model
@@ -32,15 +33,26 @@ WORST = 16
 
 
 def predict_probabilities(
-    network: ResNet, split: Split, preprocessing: Preprocessing, batch_size: int = 64
+    network: ResNet, split: Split, preprocessing: Preprocessing, batch_size: int = 64, views: int = 1
 ) -> NDArray[np.float64]:
-    """Class probabilities `[N, 9]` of a split, whatever the size of its tiles."""
+    """Class probabilities `[N, 9]` of a split, whatever the size of its tiles.
+
+    With `views` up to 8 they are the mean over that many turns and mirror images of each tile.
+    """
     with torch.inference_mode():
         batches = [
-            network(network_input(canonical_tile(batch, preprocessing), preprocessing)).softmax(dim=1)
+            torch.stack(
+                [network(network_input(view, preprocessing)).softmax(dim=1) for view in dihedral(tiles, views)]
+            ).mean(dim=0)
             for batch in torch.from_numpy(split.images).split(batch_size)
+            for tiles in (canonical_tile(batch, preprocessing),)
         ]
     return torch.cat(batches).double().numpy()
+
+
+def dihedral(tiles: Tensor, count: int = 8) -> list[Tensor]:
+    """The first of the eight turns and mirror images of tiles `[N, 3, S, S]`; tissue has no up or left."""
+    return [torch.rot90(tiles.flip(-1) if view >= 4 else tiles, view % 4, dims=(-2, -1)) for view in range(count)]
 
 
 def scores(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, Any]:
@@ -179,6 +191,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for a report on all splits")
     parser.add_argument("--scores", type=Path, help="CSV of probabilities to score instead of a checkpoint")
     parser.add_argument("--index", type=Path, help="the row of --scores for each image, one number per line")
+    parser.add_argument("--tta", action="store_true", help="the mean over eight turns and mirror images of each tile")
     arguments = parser.parse_args()
     try:
         data = load(arguments.data)
@@ -193,7 +206,9 @@ def main() -> None:
     if arguments.output:
         print(markdown(write_report(model, data, arguments.output)))
         return
-    print(json.dumps(scores(predict_probabilities(model.network, split, model.preprocessing), split.labels), indent=2))
+    views = 8 if arguments.tta else 1
+    probabilities = predict_probabilities(model.network, split, model.preprocessing, views=views)
+    print(json.dumps(scores(probabilities, split.labels), indent=2))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="tiles per step and device")
     parser.add_argument("--learning-rate", type=float, help="peak learning rate")
     parser.add_argument("--teacher", type=Path, help="safetensors of a teacher to distil from")
+    parser.add_argument("--teacher-origin", help="what the card says of the teacher: whose it is, its licence")
     parser.add_argument("--seed", type=int, default=0, help="seed of every random choice")
     parser.add_argument(
         "--output",
@@ -221,7 +222,7 @@ def make_card(
         "training": {
             "data": f"{len(data.train)} PathMNIST training tiles of {data.tile_size} pixels",
             "data_digest": data.digest,
-            "teacher": arguments.teacher.name if arguments.teacher else None,
+            "teacher": arguments.teacher_origin or (arguments.teacher.name if arguments.teacher else None),
             "recipe": asdict(recipe),
             "epochs": origin["epochs"],
             "seed": arguments.seed,

@@ -42,7 +42,7 @@ class Scribe:
                 _buffer(module.running_var).fill_(1 - module.eps)
 
     def write(self, name: str, rows: slice, weight: Tensor, inputs: slice, bias: Tensor | None = None) -> None:
-        """Let `rows` of a convolution see `weight` `[rows, inputs, k, k]` of `inputs` and nothing else, plus the bias."""
+        """Let `rows` of a convolution be `weight` `[rows, inputs, k, k]` of `inputs` plus `bias`, and nothing else."""
         convolution, norm = self._pair(name)
         convolution.weight[rows] = 0
         convolution.weight[rows, inputs] = weight
@@ -96,8 +96,10 @@ def transplant(teacher: SimpleCNN, tiles: Tensor, spec: Preprocessing) -> ResNet
 
 
 def _folded(block: nn.Sequential, at: int) -> nn.Conv2d:
-    convolution: nn.Conv2d = fuse_conv_bn_eval(block[at], block[at + 1])
-    return convolution
+    convolution, norm = block[at], block[at + 1]
+    assert isinstance(convolution, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return fuse_conv_bn_eval(convolution, norm)
 
 
 def _write_stem(scribe: Scribe, spec: Preprocessing) -> None:

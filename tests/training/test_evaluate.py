@@ -40,6 +40,22 @@ def test_larger_tiles_of_the_same_content_score_the_same(model: Model) -> None:
     assert np.allclose(found, expected, atol=1e-4)
 
 
+def test_test_time_augmentation_is_the_mean_over_turned_and_mirrored_tiles(model: Model) -> None:
+    split = generate(4, seed=6)
+    turned = [
+        np.rot90(images, turns, axes=(1, 2))
+        for images in (split.images, split.images[:, :, ::-1])
+        for turns in range(4)
+    ]
+    single = [
+        predict_probabilities(model.network, Split(images.copy(), split.labels), model.preprocessing)
+        for images in turned
+    ]
+    found = predict_probabilities(model.network, split, model.preprocessing, views=8)
+    assert np.allclose(found, np.mean(single, axis=0), atol=1e-6)
+    assert not np.allclose(found, single[0], atol=1e-3)
+
+
 def test_published_scores_give_the_published_accuracy(shared: Path, real_data: PathMNIST) -> None:
     """A ResNet-18 whose publisher states 0.910 on the whole test split, joined by official index."""
     index = np.loadtxt(shared / "pathmnist_test_official_index.csv", dtype=int)

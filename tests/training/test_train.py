@@ -1,6 +1,7 @@
 """Training end to end on generated data, as a user starts it."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from handler.model import CARD, WEIGHTS, load_model
 from handler.network import build_network
+from serving.server import ROOT
 from training.classifier import initial_network
-from training.data import read_npz
+from training.data import DataError, read_npz
 from training.evaluate import predict_probabilities
 from training.synthetic import write_dataset
 from training.teacher import SimpleCNN, load_teacher
@@ -88,10 +90,41 @@ def test_frozen_layers_keep_weights_and_statistics(data: Path, trained: Path, tm
     assert not torch.equal(after["layer4.1.conv2.weight"], before["layer4.1.conv2.weight"])
 
 
+def test_a_card_says_what_a_run_was(trained: Path, data: Path) -> None:
+    training = json.loads((trained / CARD).read_text())["training"]
+    assert training["data_digest"] == read_npz(data).digest
+    assert training["recipe"]["init"] == "random"
+    assert training["environment"]["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert training["environment"]["processes"] == 1
+
+
+def test_a_recipe_from_a_teacher_asks_for_it(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--teacher"):
+        run(data, tmp_path, "--recipe", "distilled")
+
+
+def test_make_train_goes_from_data_to_a_checkpoint_that_exports(data: Path, tmp_path: Path) -> None:
+    if not (ROOT / ".venv" / "test.stamp").is_file():
+        pytest.skip("no environment made by make (.venv/test.stamp)")
+    options = "--init random --no-freeze --epochs 2 --input-size 48 --batch-size 30 --accelerator cpu --devices 1"
+    checkpoint = tmp_path / "run"
+
+    def make(target: str, *variables: str) -> None:
+        command = ["make", "--old-file", ".venv/test.stamp", "--old-file", ".venv/serve.stamp", target, *variables]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+
+    make("train", f"DATA={data}", f"ARGS={options} --output {checkpoint}")
+    make("evaluate", f"DATA={data}", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'report'}")
+    make("export", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'store'}")
+    assert json.loads((tmp_path / "report" / "evaluation.json").read_text())["splits"]["test"]["images"] == 36
+    assert (tmp_path / "store" / "pathmnist.mar").is_file()
+
+
 def test_the_strong_recipe_distils_from_a_teacher(data: Path, tmp_path: Path) -> None:
     teacher = SimpleCNN((4, 4, 4), hidden=8)
     save_file(teacher.state_dict(), tmp_path / "teacher.safetensors")
-    options = ("--recipe", "strong", "--epochs", "2", "--teacher", str(tmp_path / "teacher.safetensors"))
+    teacher_file = str(tmp_path / "teacher.safetensors")
+    options = ("--recipe", "strong", "--init", "random", "--epochs", "2", "--teacher", teacher_file)
     card = run(data, tmp_path / "out", *options)
     assert card["training"]["teacher"] == "teacher.safetensors"
     assert card["training"]["recipe"]["augmentation"] == "strong"
