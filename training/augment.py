@@ -88,12 +88,12 @@ def strong_colour(tile_size: int) -> nn.Module:
     """Resizing, stain, colour, blur, noise and JPEG: what differs between scanners, sites and files."""
     return nn.Sequential(
         RandomRoundTrip(tile_size, probability=0.4),
-        StainJitter(0.25),
-        ChannelJitter(0.08),
-        K.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.4, hue=0.06, p=0.7),
-        K.RandomGaussianBlur((5, 5), (0.2, 1.2), p=0.25),
-        K.RandomGaussianNoise(std=0.03, p=0.2),
-        K.RandomJPEG((20.0, 95.0), p=0.25),
+        StainJitter(0.2),
+        ChannelJitter(0.05),
+        K.ColorJitter(brightness=0.2, contrast=0.25, saturation=0.3, hue=0.04, p=0.6),
+        K.RandomGaussianBlur((5, 5), (0.2, 1.0), p=0.2),
+        K.RandomGaussianNoise(std=0.025, p=0.2),
+        K.RandomJPEG((30.0, 95.0), p=0.2),
     )
 
 

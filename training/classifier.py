@@ -52,11 +52,11 @@ def _file_state(path: Path) -> dict[str, Tensor]:
 
 
 class TileClassifier(L.LightningModule):
-    """A ResNet-18 that learns from canonical tiles, optionally from a teacher's answers."""
+    """A network that learns from canonical tiles, optionally from a teacher's answers."""
 
     def __init__(
         self,
-        network: ResNet,
+        network: nn.Module,
         recipe: Recipe,
         preprocessing: Preprocessing,
         teacher: SimpleCNN | None = None,
@@ -104,7 +104,7 @@ class TileClassifier(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         tiles, targets = self._augmented(batch)
         loss = (
-            cross_entropy(self(self.colour(tiles).clamp(0, 1)), targets)
+            cross_entropy(self(self._coloured(tiles)), targets)
             if self.teacher is None
             else self._distill(tiles, self.teacher)
         )
@@ -125,12 +125,16 @@ class TileClassifier(L.LightningModule):
         tiles = self.geometry(tiles.float() / 255).clamp(0, 1)
         return augment.mix(tiles, targets, self.recipe.mixup)
 
+    def _coloured(self, tiles: Tensor) -> Tensor:
+        untouched = torch.rand(len(tiles), 1, 1, 1, device=tiles.device) < self.recipe.untouched
+        return torch.where(untouched, tiles, self.colour(tiles).clamp(0, 1))
+
     def _distill(self, tiles: Tensor, teacher: SimpleCNN) -> Tensor:
         """Match the teacher's softened probabilities on the same tile (arXiv 1503.02531, 2106.05237)."""
         temperature = self.recipe.temperature
         with torch.no_grad():
             targets = softmax(teacher(tiles) / temperature, dim=1)
-        logits = self(self.colour(tiles).clamp(0, 1))
+        logits = self(self._coloured(tiles))
         return kl_div(log_softmax(logits / temperature, dim=1), targets, reduction="batchmean") * temperature**2
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:

@@ -117,6 +117,11 @@ def _read_split(arrays: np.lib.npyio.NpzFile, name: str) -> Split:
     return Split(images, flat)
 
 
+def as_tiles(split: Split) -> Tensor:
+    """All tiles of a split, float32 `[N, 3, S, S]` in [0, 1]."""
+    return torch.from_numpy(split.images).permute(0, 3, 1, 2).float() / 255
+
+
 class TileDataset(Dataset[tuple[Tensor, Tensor]]):
     """Tiles uint8 `[3, S, S]` with labels. Whole batches are gathered by one indexing operation."""
 

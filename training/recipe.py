@@ -9,9 +9,10 @@ from typing import Literal
 class Recipe:
     """The choices of one run.
 
-    `init` is `imagenet`, `random`, `teacher` (`training/transplant.py`) or the path of a weights file. `freeze` keeps
-    conv1 to layer2 as initialised, `freeze_batchnorm` all batch statistics (for weights whose BatchNorm is folded, and
-    for tiny batches).
+    `network` is what is trained: a ResNet-18, or a compact network that is then written into one
+    (`training/compact.py`, `training/transplant.py`). `init` is `imagenet`, `random`, `teacher` (compact only) or the
+    path of a weights file. `freeze` keeps conv1 to layer2 as initialised, `freeze_batchnorm` all batch statistics (for
+    weights whose BatchNorm is folded, and for tiny batches). `untouched` is the share of tiles whose colours stay.
     `stages` are pairs of (epochs, input side): small inputs first makes most epochs cheap; the last side is the one
     served. The `cosine` schedule restarts with each stage, at half the rate before; `plateau` goes with early
     stopping after `patience` epochs and keeps the epoch best on validation, where `cosine` keeps the last.
@@ -19,6 +20,7 @@ class Recipe:
     """
 
     name: str
+    network: Literal["resnet18", "compact"] = "resnet18"
     init: str = "imagenet"
     freeze: bool = True
     batch_size: int = 128
@@ -29,9 +31,11 @@ class Recipe:
     patience: int | None = 5
     freeze_batchnorm: bool = False
     augmentation: Literal["none", "classic", "strong"] = "classic"
+    untouched: float = 0.0
     mixup: float = 0.0
     label_smoothing: float = 0.0
     ema_decay: float | None = None
+    gradient_clip: float | None = None
     temperature: float = 2.0
     stages: tuple[tuple[int, int], ...] = ((20, 224),)
 
@@ -76,11 +80,14 @@ STRONG = replace(
 DISTILLED = replace(
     STRONG,
     name="distilled",
+    network="compact",
     init="teacher",
-    freeze_batchnorm=True,
-    batch_size=32,
+    batch_size=64,
+    learning_rate=2e-3,
+    untouched=0.25,
     ema_decay=0.99,
-    stages=((10, 224),),
+    gradient_clip=5.0,
+    stages=((300, 28),),
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CLASSIC, STRONG, DISTILLED)}

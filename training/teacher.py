@@ -19,10 +19,11 @@ class SimpleCNN(nn.Module):
 
     def __init__(self, widths: tuple[int, int, int], hidden: int) -> None:
         super().__init__()
+        self.widths = widths
         first, second, third = widths
-        self.conv1 = _block(3, first)
-        self.conv2 = _block(first, second)
-        self.conv3 = _block(second, third)
+        self.conv1 = block(3, first)
+        self.conv2 = block(first, second)
+        self.conv3 = block(second, third)
         self.fc = nn.Sequential(
             nn.Flatten(),
             nn.Linear(third * 16, hidden),
@@ -38,7 +39,7 @@ class SimpleCNN(nn.Module):
         return result
 
 
-def _block(channels: int, width: int) -> nn.Sequential:
+def block(channels: int, width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1),
         nn.BatchNorm2d(width),

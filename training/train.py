@@ -20,22 +20,24 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
 )
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from torchvision.models import ResNet
 
 from handler.model import CARD, WEIGHTS
-from handler.network import build_network, load_network
-from handler.preprocess import Preprocessing, canonical_tile
+from handler.network import load_network
+from handler.preprocess import Preprocessing
 from training.checkpoint import save_weights, write_json
 from training.classifier import TileClassifier, initial_network
+from training.compact import CompactCNN, from_teacher
 from training.data import (
     DataError,
     PathMNIST,
     Split,
     TileDataset,
     add_data_argument,
+    as_tiles,
     keep_batch,
     load,
 )
@@ -124,13 +126,21 @@ def callbacks_for(recipe: Recipe, output: Path) -> list[Callback]:
     return callbacks
 
 
-def first_network(recipe: Recipe, preprocessing: Preprocessing, split: Split, teacher: SimpleCNN | None) -> ResNet:
+def first_network(recipe: Recipe, split: Split, teacher: SimpleCNN | None) -> nn.Module:
     """The network that training starts from. Raises `DataError` where the recipe wants a teacher and there is none."""
-    if recipe.init != "teacher":
+    if recipe.network == "resnet18":
         return initial_network(recipe.init)
     if teacher is None:
         raise DataError(f"the recipe {recipe.name} starts from a teacher: give its file with --teacher")
-    return transplant(teacher, canonical_tile(torch.from_numpy(split.images), preprocessing), preprocessing)
+    return from_teacher(teacher, as_tiles(split), Preprocessing(input_size=recipe.stages[0][1]))
+
+
+def last_network(trained: nn.Module, split: Split, preprocessing: Preprocessing) -> ResNet:
+    """The ResNet-18 to keep."""
+    if isinstance(trained, CompactCNN):
+        return transplant(trained.eval(), as_tiles(split), preprocessing)
+    assert isinstance(trained, ResNet)
+    return trained
 
 
 def loader(
@@ -145,7 +155,10 @@ def loader(
     sampler = DistributedSampler[tuple[Tensor, Tensor]](
         tiles, trainer.world_size, trainer.global_rank, shuffle=shuffle, seed=seed or 0, drop_last=shuffle
     )
-    return DataLoader(tiles, batch_size, sampler=sampler, collate_fn=keep_batch, drop_last=shuffle)
+    # A loader draws from its generator whenever it starts, and the global one belongs to augmentation.
+    return DataLoader(
+        tiles, batch_size, sampler=sampler, collate_fn=keep_batch, drop_last=shuffle, generator=torch.Generator()
+    )
 
 
 def train(arguments: argparse.Namespace) -> Path:
@@ -155,8 +168,8 @@ def train(arguments: argparse.Namespace) -> Path:
     recipe = recipe_from(arguments)
     data = load(arguments.data)
     teacher = load_teacher(arguments.teacher) if arguments.teacher else None
-    preprocessing = Preprocessing(canonical_size=data.tile_size, input_size=recipe.stages[-1][1])
-    network = build_network() if arguments.resume else first_network(recipe, preprocessing, data.train, teacher)
+    preprocessing = Preprocessing(data.tile_size, 224 if recipe.network == "compact" else recipe.stages[-1][1])
+    network = first_network(recipe, data.train, teacher)
     classifier = TileClassifier(network, recipe, preprocessing, teacher, arguments.seed)
     trainer = L.Trainer(
         max_epochs=min(recipe.epochs, arguments.stop_after or recipe.epochs),
@@ -169,6 +182,7 @@ def train(arguments: argparse.Namespace) -> Path:
         logger=CSVLogger(arguments.output, name="curves"),
         log_every_n_steps=1,
         num_sanity_val_steps=0,
+        gradient_clip_val=recipe.gradient_clip,
         use_distributed_sampler=False,
     )
     resume = str(arguments.output / "last.ckpt") if arguments.resume else None
@@ -184,7 +198,8 @@ def train(arguments: argparse.Namespace) -> Path:
     if recipe.schedule == "plateau":
         best = arguments.output / "best.ckpt"
         classifier.load_state_dict(trainer.strategy.load_checkpoint(best, weights_only=True)["state_dict"])
-    digest = save_weights(classifier.network, arguments.output / WEIGHTS)
+    kept = last_network(classifier.network, data.train, preprocessing)
+    digest = save_weights(kept, arguments.output / WEIGHTS)
     card = make_card(
         arguments,
         recipe,

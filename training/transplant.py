@@ -1,30 +1,26 @@
-"""A ResNet-18 that starts with the convolutions of the teacher (`training/teacher.py`) inside it.
+"""A compact network (`training/compact.py`) written into a ResNet-18, channel by channel.
 
-Distillation has to find again what the teacher knows; here most of it is written down. The teacher is three blocks of
-two convolutions and a max-pool, on 28 pixels a side. A ResNet-18 on 224 pixels has room for all of them: from `layer2`
-on its maps have the teacher's grids, and a residual block whose identity holds one map while its branch adds to it is
-half a max-pool, `max(a, b) = a + relu(b - a)`. From there every map is exact. Before it, the stem's own max-pool can
-be undone only in part, so the first map is fitted by least squares. The teacher's two linear layers have no place in a
-ResNet; ridge regression on the pooled last map stands in for them.
+Three blocks of two convolutions on 28 pixels fit into a ResNet-18 on 224 pixels: from `layer2` on its maps have the
+same grids, and a residual block whose identity holds one map while its branch adds to it is half a max-pool,
+`max(a, b) = a + relu(b - a)`. From the first map on every number is the same. Before it, the stem's own max-pool can be
+undone only in part, so the first map is fitted by least squares.
 
-Channels that hold nothing keep random weights, which the others do not see at first: room to learn (compare Net2Net,
-Chen et al., arXiv 1511.05641).
+Channels that hold nothing keep random weights that the others do not see: they cost nothing in accuracy, and a training
+that goes on from here can use them.
 """
 
 import torch
-from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.nn.functional import pad, unfold
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet
 
-from handler.network import build_network, embedding, feature_map
+from handler.network import build_network
 from handler.preprocess import Preprocessing, network_input
-from training.teacher import SimpleCNN
+from training.compact import CompactCNN
 
-# Weight of the squared norm in the two regressions.
-STEM_PENALTY = 1.0
-HEAD_PENALTY = 10.0
+# Weight of the squared norm in the regression of the first map.
+PENALTY = 1.0
 BATCH = 64
 HERE, RIGHT, BELOW, BELOW_RIGHT = (1, 1), (1, 2), (2, 1), (2, 2)
 BRIGHT, DARK = slice(0, 3), slice(3, 6)
@@ -80,18 +76,20 @@ class Scribe:
         return convolution, norm
 
 
-def transplant(teacher: SimpleCNN, tiles: Tensor, spec: Preprocessing) -> ResNet:
-    """The network, in eval mode; `tiles` `[N, 3, 28, 28]` in [0, 1] serve its regressions and its batch statistics."""
+def transplant(compact: CompactCNN, tiles: Tensor, spec: Preprocessing) -> ResNet:
+    """The network, in eval mode; `tiles` `[N, 3, 28, 28]` in [0, 1] serve its regression and its batch statistics."""
     if (spec.canonical_size, spec.input_size) != (28, 224):
-        raise ValueError(f"the teacher does not fit into {spec.canonical_size} pixels enlarged to {spec.input_size}")
+        raise ValueError(f"no place for {spec.canonical_size} pixels enlarged to {spec.input_size}")
     scribe = Scribe(build_network().eval())
-    convolutions = [_folded(block, at) for block in (teacher.conv1, teacher.conv2, teacher.conv3) for at in (0, 3)]
+    convolutions = [_folded(block, at) for block in (compact.conv1, compact.conv2, compact.conv3) for at in (0, 3)]
     with torch.no_grad():
         _write_stem(scribe, spec)
         _write_first_map(scribe, convolutions[0], tiles, spec)
         last = _write_maps(scribe, convolutions)
         scribe.normalise(network_input(tiles[:BATCH], spec))
-        _write_head(scribe.network, last, teacher, tiles, spec)
+        scribe.network.fc.weight.zero_()
+        scribe.network.fc.weight[:, last] = compact.fc.weight
+        scribe.network.fc.bias.copy_(compact.fc.bias)
     return scribe.network
 
 
@@ -116,10 +114,10 @@ def _write_stem(scribe: Scribe, spec: Preprocessing) -> None:
 
 
 def _write_first_map(scribe: Scribe, convolution: nn.Conv2d, tiles: Tensor, spec: Preprocessing) -> None:
-    """The teacher's first map, beside the colours, from copies of them shifted by half a pixel each way.
+    """The first map, beside the colours, from copies of them shifted by half a pixel each way.
 
-    A copy is the middle between upper and lower value, minus the grey that the teacher pads with, in two rectified
-    parts.
+    A copy is the middle between upper and lower value, minus the grey that the compact network pads with, in two
+    rectified parts.
     """
     middle = torch.cat([torch.eye(3), -torch.eye(3)], dim=1) / 2
     taps = [_tap(sign * middle, (row, column)) for row in range(3) for column in range(3) for sign in (1, -1)]
@@ -151,14 +149,14 @@ def _least_squares(
         wanted = convolution(2 * batch - 1).flatten(2).transpose(1, 2).flatten(0, 1)
         gram += (patches.T @ patches).double()
         moment += (patches.T @ wanted).double()
-    penalty = torch.eye(size, dtype=torch.float64) * STEM_PENALTY
+    penalty = torch.eye(size, dtype=torch.float64) * PENALTY
     penalty[-1, -1] = 0
     solution = torch.linalg.solve(gram + penalty, moment).float()
     return solution[:-1].T.unflatten(1, (-1, 3, 3)), solution[-1]
 
 
 def _write_maps(scribe: Scribe, convolutions: list[nn.Conv2d]) -> slice:
-    """The teacher's second to sixth map and the max-pools between them; returns the last map's channels."""
+    """The second to sixth map and the max-pools between them; returns the last map's channels."""
     _, second, third, fourth, fifth, sixth = convolutions
     w1, w2, w3 = second.out_channels, fourth.out_channels, sixth.out_channels
     one, two = torch.eye(w1), torch.eye(w2)
@@ -200,20 +198,6 @@ def _write_pair_maximum(scribe: Scribe, block: str, channels: slice, neighbour: 
     one = torch.eye(channels.stop - channels.start)
     scribe.write(f"{block}.conv1", channels, _tap(one, neighbour) - _tap(one, HERE), channels)
     scribe.write(f"{block}.conv2", channels, _tap(one, HERE), channels)
-
-
-def _write_head(network: ResNet, last: slice, teacher: SimpleCNN, tiles: Tensor, spec: Preprocessing) -> None:
-    """Ridge regression from the pooled last map, standardised, to the teacher's logits."""
-    batches = tiles.split(BATCH)
-    pooled = torch.cat([embedding(feature_map(network, network_input(batch, spec)))[:, last] for batch in batches])
-    logits = torch.cat([teacher(batch) for batch in batches])
-    spread, mean = torch.std_mean(pooled, dim=0, correction=0)
-    spread = spread.clamp(min=1e-6)
-    ridge = Ridge(HEAD_PENALTY).fit(((pooled - mean) / spread).numpy(), logits.numpy())
-    weight = torch.from_numpy(ridge.coef_).float() / spread
-    network.fc.weight.zero_()
-    network.fc.weight[:, last] = weight
-    network.fc.bias.copy_(torch.from_numpy(ridge.intercept_).float() - weight @ mean)
 
 
 def _tap(matrix: Tensor, at: tuple[int, int]) -> Tensor:

@@ -130,6 +130,17 @@ def test_the_strong_recipe_distils_from_a_teacher(data: Path, tmp_path: Path) ->
     assert card["training"]["recipe"]["augmentation"] == "strong"
 
 
+def test_a_distilled_compact_network_becomes_a_resnet(data: Path, tmp_path: Path) -> None:
+    save_file(SimpleCNN((4, 4, 4), hidden=8).state_dict(), tmp_path / "teacher.safetensors")
+    options = ["--recipe", "distilled", "--epochs", "1", "--teacher", str(tmp_path / "teacher.safetensors")]
+    fixed = ["--data", str(data), "--output", str(tmp_path / "out"), "--accelerator", "cpu", "--devices", "1"]
+    train(parse_arguments([*fixed, *options]))
+    model = load_model(tmp_path / "out")
+    assert model.preprocessing.input_size == 224
+    found = predict_probabilities(model.network, read_npz(data).val, model.preprocessing)
+    assert found.shape == (36, 9)
+
+
 def test_the_public_teacher_loads_and_scores_as_published(shared: Path) -> None:
     teacher = load_teacher(shared / "teacher" / "pathmnist_simple_cnn.safetensors")
     split = read_npz(shared / "pathmnist.npz").test

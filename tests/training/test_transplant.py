@@ -1,9 +1,7 @@
-"""What the network computes that was made from a teacher, against the teacher."""
+"""What the ResNet-18 computes that was made from a compact network, against that network."""
 
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,30 +9,27 @@ from torchvision.models import ResNet
 
 from handler.network import feature_map
 from handler.preprocess import Preprocessing, network_input
-from training.data import PathMNIST
-from training.evaluate import predict_probabilities
+from training.compact import CompactCNN
+from training.data import as_tiles
 from training.synthetic import generate
-from training.teacher import SimpleCNN, load_teacher
 from training.transplant import transplant
 
 SPEC = Preprocessing()
 WIDTHS = (4, 5, 6)
-
-
-def as_tiles(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+# Where the construction puts the first and the last map.
+FIRST, LAST = slice(6, 10), slice(10, 16)
 
 
 @pytest.fixture(scope="module")
 def tiles() -> Tensor:
-    return as_tiles(generate(18, seed=5).images)
+    return as_tiles(generate(18, seed=5))
 
 
 @pytest.fixture(scope="module")
-def teacher() -> SimpleCNN:
-    """A small teacher whose weights and batch statistics are random."""
+def compact() -> CompactCNN:
+    """A small network whose weights and batch statistics are random."""
     torch.manual_seed(0)
-    network = SimpleCNN(WIDTHS, hidden=8)
+    network = CompactCNN(WIDTHS, SPEC)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean = torch.randn_like(module.weight) / 4
@@ -44,26 +39,35 @@ def teacher() -> SimpleCNN:
 
 
 @pytest.fixture(scope="module")
-def network(teacher: SimpleCNN, tiles: Tensor) -> ResNet:
-    return transplant(teacher, tiles, SPEC)
+def network(compact: CompactCNN, tiles: Tensor) -> ResNet:
+    return transplant(compact, tiles, SPEC)
+
+
+def first_map(network: ResNet, tiles: Tensor) -> Tensor:
+    stem = network.maxpool(network.relu(network.bn1(network.conv1(network_input(tiles, SPEC)))))
+    result: Tensor = network.layer1(stem)
+    return result
 
 
 @torch.no_grad()
-def test_every_map_after_the_first_is_the_teachers(teacher: SimpleCNN, network: ResNet, tiles: Tensor) -> None:
-    stem = network.maxpool(network.relu(network.bn1(network.conv1(network_input(tiles, SPEC)))))
-    first = network.layer1(stem)
-    found = network.layer4(network.layer3(network.layer2(first)))[:, 10:16]
-    taught = teacher.conv1[3:](first[:, 6:10, ::2, ::2])
-    wanted = teacher.conv3[:6](teacher.conv2(taught))
+def test_every_map_after_the_first_is_the_same(compact: CompactCNN, network: ResNet, tiles: Tensor) -> None:
+    first = first_map(network, tiles)
+    found = network.layer4(network.layer3(network.layer2(first)))[:, LAST]
+    wanted = compact.conv3(compact.conv2(compact.conv1[3:](first[:, FIRST, ::2, ::2])))
     assert wanted.abs().max() > 0.1
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
-def test_the_first_map_is_near_the_teachers(teacher: SimpleCNN, network: ResNet, tiles: Tensor) -> None:
-    stem = network.maxpool(network.relu(network.bn1(network.conv1(network_input(tiles, SPEC)))))
-    found = network.layer1(stem)[:, 6:10, ::2, ::2]
-    wanted = teacher.conv1[:3](2 * tiles - 1)
+def test_the_logits_are_those_of_the_same_last_map(compact: CompactCNN, network: ResNet, tiles: Tensor) -> None:
+    last = feature_map(network, network_input(tiles, SPEC))[:, LAST]
+    torch.testing.assert_close(network(network_input(tiles, SPEC)), compact.fc(last.mean(dim=(2, 3))))
+
+
+@torch.no_grad()
+def test_the_first_map_is_near(compact: CompactCNN, network: ResNet, tiles: Tensor) -> None:
+    found = first_map(network, tiles)[:, FIRST, ::2, ::2]
+    wanted = compact.conv1[:3](2 * tiles - 1)
     assert (found - wanted).norm() < 0.2 * wanted.norm()
 
 
@@ -77,15 +81,6 @@ def test_batch_statistics_are_those_of_the_tiles(network: ResNet, tiles: Tensor)
     torch.testing.assert_close(measured, learned, rtol=1e-3, atol=1e-3)
 
 
-def test_the_real_teachers_answers_survive(real_data: PathMNIST, shared: Path) -> None:
-    teacher = load_teacher(shared / "teacher" / "pathmnist_simple_cnn.safetensors")
-    network = transplant(teacher, as_tiles(real_data.train.images[::10]), SPEC)
-    probabilities = predict_probabilities(network, real_data.val, SPEC)
-    with torch.no_grad():
-        taught = teacher(as_tiles(real_data.val.images)).argmax(dim=1).numpy()
-    assert (probabilities.argmax(axis=1) == taught).mean() > 0.95
-
-
-def test_sizes_it_was_not_made_for_are_refused(teacher: SimpleCNN, tiles: Tensor) -> None:
+def test_sizes_it_was_not_made_for_are_refused(compact: CompactCNN, tiles: Tensor) -> None:
     with pytest.raises(ValueError, match="112"):
-        transplant(teacher, tiles, replace(SPEC, input_size=112))
+        transplant(compact, tiles, replace(SPEC, input_size=112))
