@@ -43,7 +43,7 @@ class CompactCNN(nn.Module):
 
 
 def from_teacher(teacher: SimpleCNN, tiles: Tensor, spec: Preprocessing) -> CompactCNN:
-    """The teacher's convolutions, and on top of them ridge regression to its logits on tiles `[N, 3, 28, 28]` in [0, 1]."""
+    """The teacher's convolutions, and ridge regression to its logits on tiles `[N, 3, 28, 28]` in [0, 1]."""
     compact = CompactCNN(teacher.widths, spec).eval()
     for name in ("conv1", "conv2", "conv3"):
         compact.get_submodule(name).load_state_dict(teacher.get_submodule(name).state_dict())
