@@ -1,0 +1,170 @@
+"""The page in a real browser, against the real server. Nothing in here is simulated."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+
+from serving.server import ROOT, TorchServe
+from tests.conftest import free_addresses
+
+PYTHON = ROOT / ".venv-demo" / "bin" / "python"
+# Runs the page with every host its process looks up or connects to written into a file.
+AUDITED = """
+import runpy, sys
+log = open(sys.argv.pop(1), "a", buffering=1)
+def audit(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        log.write(f"{arguments[1][0]}\\n")
+    if event == "socket.getaddrinfo":
+        log.write(f"{arguments[0]}\\n")
+sys.addaudithook(audit)
+runpy.run_module("demo", run_name="__main__", alter_sys=True)
+"""
+LOOPBACK = {"127.0.0.1", "localhost"}
+KEEP_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A running page: its address, its process, its temporary folder, and the hosts its process has asked."""
+
+    url: str
+    process: subprocess.Popen[str]
+    folder: Path
+    hosts_log: Path
+
+    def hosts(self) -> set[str]:
+        return set(self.hosts_log.read_text().split())
+
+
+def start_demo(folder: Path, server: str, metrics: str, *arguments: str) -> Demo:
+    """Start the page on a free port, and wait until it says that it can be opened."""
+    assert PYTHON.is_file(), "the page's packages are missing: make .venv-demo/demo.stamp"
+    port = urlsplit(free_addresses()["edge_address"]).port
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    options = ["--server", server, "--metrics", metrics, "--port", str(port), "--keep", str(KEEP_SECONDS), *arguments]
+    process = subprocess.Popen(
+        [str(PYTHON), "-c", AUDITED, str(folder / "hosts"), *options],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("page: "), line
+    return Demo(f"http://127.0.0.1:{port}", process, temporary, folder / "hosts")
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)
+
+
+@pytest.fixture(scope="package")
+def demo(server: TorchServe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    running = start_demo(tmp_path_factory.mktemp("demo"), server.url, server.metrics_url)
+    yield running
+    stop(running.process)
+
+
+@dataclass
+class Edge:
+    """A door of its own in front of the real TorchServe, which a test may shut."""
+
+    url: str
+    upstream: str
+    process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "serving.edge", "--listen", self.url, "--upstream", self.upstream]
+        self.process = subprocess.Popen([*command, "--max-request-size", "16777216"], cwd=ROOT, text=True)
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGCONT)
+            stop(self.process)
+        self.process = None
+
+    def freeze(self) -> None:
+        """Connections are taken, and nothing answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def edge(server: TorchServe) -> Iterator[Edge]:
+    door = Edge(free_addresses()["edge_address"], server.inference_url)
+    yield door
+    door.stop()
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium; it ends with this folder's tests, because it holds the thread's event loop."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("no chromium on this machine (apt-get install chromium)")
+    with sync_playwright() as playwright:
+        # A root user, as in containers, has no sandbox.
+        running = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+Visit = Callable[..., Page]
+
+
+@pytest.fixture
+def visit(browser: Browser, demo: Demo) -> Iterator[Visit]:
+    """Opens the page as a new visitor. At the end, no visitor's browser may have asked another host than this one,
+    nor met an error in a script."""
+    contexts: list[BrowserContext] = []
+    asked: list[str] = []
+    errors: list[str] = []
+
+    def note(request: Request) -> None:
+        address = urlsplit(request.url)
+        if address.scheme not in ("data", "blob"):
+            asked.append(address.hostname or "")
+
+    def visit(query: str = "", url: str = demo.url, **options: object) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})  # type: ignore[arg-type]
+        contexts.append(context)
+        context.on("request", note)
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{url}/{query}")
+        page.get_by_text("Model server", exact=False).first.wait_for()
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert set(asked) == LOOPBACK & set(asked)
+    assert asked
+    assert errors == []
+
+
+def choose(page: Page, name: str, image: bytes) -> None:
+    """Give the page an image file, as its file dialogue would."""
+    kind = "image/" + name.rsplit(".", 1)[1]
+    page.locator("#tile input[type=file]").set_input_files({"name": name, "mimeType": kind, "buffer": image})
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
