@@ -4,6 +4,7 @@ since arguments can be read by everyone on the machine."""
 import argparse
 import os
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--keep", type=int, default=30, help="seconds that the file of an upload may lie on disk")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    _require_free(arguments.host, arguments.port)
     with tempfile.TemporaryDirectory(prefix="pathmnist-demo-") as folder:
         # Gradio reads these when it is imported.
         os.environ.update(GRADIO_TEMP_DIR=folder, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
@@ -34,6 +36,15 @@ def main() -> None:
 
 def _setting(name: str, default: str) -> str:
     return os.environ.get(f"PATHMNIST_{name}", default)
+
+
+def _require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            sys.exit(f"demo: {host}:{port} cannot be used ({error.strerror}); --port chooses another")
 
 
 def serve(arguments: argparse.Namespace) -> None:
@@ -56,10 +67,7 @@ def serve(arguments: argparse.Namespace) -> None:
         sys.exit(f"demo: {error}")
     origin = f"test tiles from {arguments.data.name}" if arguments.data else "generated, not real tissue"
     content = Content(arguments.reports, tiles, origin, arguments.keep)
-    try:
-        launch(build(client, content), arguments.host, arguments.port)
-    except OSError:
-        sys.exit(f"demo: port {arguments.port} is taken; --port chooses another")
+    launch(build(client, content), arguments.host, arguments.port)
 
 
 if __name__ == "__main__":

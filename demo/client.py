@@ -121,20 +121,22 @@ class Client:
 
     def _post(self, verb: str, image: bytes, options: Mapping[str, str]) -> requests.Response:
         url = f"{self.url}/{verb}/{self.model}"
-        return self._ask("POST", url, data=image, params=dict(options), timeout=self.timeout)
+        return self._ask("POST", url, data=image, params=dict(options), timeout=self.timeout, retries=RETRIES)
 
-    def _ask(self, method: str, url: str, timeout: float, **content: Any) -> requests.Response:
+    def _ask(self, method: str, url: str, timeout: float, retries: int = 0, **content: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        retry = Retry(RETRIES, connect=0, read=0, status_forcelist=(503,), allowed_methods=None, raise_on_status=False)
+        refusals = Retry(
+            retries, connect=0, read=False, status_forcelist=(503,), allowed_methods=None, raise_on_status=False
+        )
         with requests.Session() as session:
             # Proxies and credentials of the environment are not meant for this server.
             session.trust_env = False
             for scheme in ("http://", "https://"):
-                session.mount(scheme, HTTPAdapter(max_retries=retry))
+                session.mount(scheme, HTTPAdapter(max_retries=refusals))
             try:
                 response = session.request(method, url, headers=headers, timeout=timeout, **content)
             except requests.Timeout as error:
-                message = f"The model server did not answer within {timeout:.0f} seconds. Please try again."
+                message = f"The model server did not answer within {timeout:.0f} seconds."
                 raise ServerError(message) from error
             except requests.RequestException as error:
                 raise ServerError(f"No model server answers at {self.url}.", down=True) from error

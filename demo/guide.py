@@ -178,7 +178,7 @@ def downloaded_tiles(path: Path) -> dict[str, str]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["test_images"], arrays["test_labels"].ravel()
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} does not hold PathMNIST's test images: {error}") from error
     firsts = {code: np.flatnonzero(labels == class_id)[:1] for class_id, code in enumerate(CODES)}
     return {code: _png(images[index[0]]) for code, index in firsts.items() if len(index)}

@@ -92,10 +92,8 @@ def _status(client: Client, recoveries: gr.State) -> None:
             client.ping()
             found = hint(f"Model server ready at {client.url}.")
         except ServerError as error:
-            found = alert(
-                f"{error} Start it with `make serve`, or check the address this page was started with "
-                f"({client.url}). The page tries again by itself."
-            )
+            advice = "Start it with `make serve`, or start this page with another --server. " if error.down else ""
+            found = alert(f"{error} {advice}The page tries again by itself.")
         recovered = "bad" in before and "bad" not in found
         return gr.skip() if found == before else found, found, count + recovered
 
@@ -155,7 +153,7 @@ def _tile_panel(tile: gr.State) -> None:
 
 def _classify_tab(client: Client, tile: gr.State, recoveries: gr.State, measured: Report | ReportError) -> None:
     answer = gr.HTML(hint(WAITING), elem_id="answer")
-    bars = gr.Plot(show_label=False, visible=False, elem_id="bars", container=False)
+    bars = gr.Plot(charts.probabilities({}, ""), show_label=False, visible=False, elem_id="bars", container=False)
     retry = gr.Button("Try again", visible=False)
 
     def run(data: bytes | None) -> tuple[str, Any, Any]:

@@ -31,6 +31,7 @@ runpy.run_module("demo", run_name="__main__", alter_sys=True)
 """
 LOOPBACK = {"127.0.0.1", "localhost"}
 KEEP_SECONDS = 5
+TABS = ("Classify", "Explain", "Model", "Tissue guide", "Live")
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,19 @@ def start_demo(folder: Path, server: str, metrics: str, *arguments: str) -> Demo
     return Demo(f"http://127.0.0.1:{port}", process, temporary, folder / "hosts")
 
 
-def stop(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGTERM)
-    process.wait(30)
+def end(demo: Demo, sign: signal.Signals) -> None:
+    """End the page; whatever it wrote while it ran is gone with it."""
+    assert list(demo.folder.iterdir())
+    demo.process.send_signal(sign)
+    demo.process.wait(30)
+    assert list(demo.folder.iterdir()) == []
 
 
 @pytest.fixture(scope="package")
 def demo(server: TorchServe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     running = start_demo(tmp_path_factory.mktemp("demo"), server.url, server.metrics_url)
     yield running
-    stop(running.process)
+    end(running, signal.SIGTERM)
 
 
 @dataclass
@@ -92,18 +96,9 @@ class Edge:
 
     def stop(self) -> None:
         if self.process is not None:
-            self.process.send_signal(signal.SIGCONT)
-            stop(self.process)
+            self.process.terminate()
+            self.process.wait(30)
         self.process = None
-
-    def freeze(self) -> None:
-        """Connections are taken, and nothing answers."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
 
 
 @pytest.fixture
@@ -167,4 +162,10 @@ def choose(page: Page, name: str, image: bytes) -> None:
 
 
 def open_tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name, exact=True).click()
+    """Choose a tab; on narrow screens those that do not fit are in a menu."""
+    tab = page.locator("#tabs").get_by_role("tab", name=name, exact=True)
+    if not tab.is_visible():
+        page.locator("#tabs .overflow-menu > button").click()
+        page.locator("#tabs .overflow-dropdown").get_by_role("button", name=name, exact=True).click()
+    else:
+        tab.click()

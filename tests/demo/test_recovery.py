@@ -1,0 +1,65 @@
+"""A server that is down, slow, or back again, without reloading the page."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import expect
+
+from serving.server import TILE, TorchServe
+from tests.conftest import Pixels
+from tests.demo.conftest import Edge, Visit, choose, end, start_demo
+from tests.handler.test_image import Encode
+
+
+@pytest.fixture
+def workers(server: TorchServe) -> Iterator[list[psutil.Process]]:
+    """The server's workers, which a test may suspend."""
+    known = [
+        process for process in psutil.process_iter(["cmdline"]) if "--sock-type" in (process.info["cmdline"] or [])
+    ]
+    ours = [process for process in known if str(server.log.parent) in process.environ().get("TMPDIR", "")]
+    assert len(ours) == 2
+    yield ours
+    for process in ours:
+        process.resume()
+
+
+def test_a_page_outlives_its_server(
+    server: TorchServe,
+    edge: Edge,
+    workers: list[psutil.Process],
+    visit: Visit,
+    tmp_path: Path,
+    encode: Encode,
+    tiles: Pixels,
+) -> None:
+    demo = start_demo(tmp_path, edge.url, server.metrics_url, "--timeout", "3")
+    page = visit(url=demo.url)
+    status, answer = page.locator("#status"), page.locator("#answer")
+    expect(status.get_by_role("alert")).to_contain_text(f"No model server answers at {edge.url}")
+    choose(page, "tile.png", TILE.read_bytes())
+    expect(answer.get_by_role("alert")).to_contain_text("No model server answers")
+
+    edge.start()
+    expect(status).to_contain_text("Model server ready", timeout=20000)
+    # Nobody pressed anything.
+    expect(page.locator("#class")).to_be_visible(timeout=20000)
+
+    for worker in workers:
+        worker.suspend()
+    choose(page, "other.png", encode(tiles[0]))
+    expect(answer.get_by_role("alert")).to_contain_text("did not answer within 3 seconds", timeout=20000)
+    for worker in workers:
+        worker.resume()
+    page.get_by_role("button", name="Try again").first.click()
+    expect(page.locator("#class")).to_be_visible(timeout=20000)
+
+    edge.stop()
+    expect(status.get_by_role("alert")).to_contain_text("make serve", timeout=20000)
+    edge.start()
+    expect(status).to_contain_text("Model server ready", timeout=20000)
+    expect(page.locator("#class")).to_be_visible(timeout=20000)
+    end(demo, signal.SIGINT)
