@@ -21,7 +21,7 @@ demo: .venv-demo/demo.stamp
 
 ## screenshots: docs/demo/, made anew in a real browser against a real server
 screenshots: .venv/test.stamp .venv-demo/demo.stamp
-	SCREENSHOTS=docs/demo $(BIN)/pytest tests/demo/test_screenshots.py
+	SCREENSHOTS=docs/demo $(BIN)/pytest tests/demo/test_tabs.py
 
 ## test: style, types, then every test
 test: .venv/test.stamp .venv-demo/demo.stamp check
