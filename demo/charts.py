@@ -132,15 +132,16 @@ def class_mix(counts: Mapping[str, float]) -> go.Figure:
 
 def _over_time(found: Sequence[Rate], title: str, value: Any) -> go.Figure:
     figure = go.Figure()
+    ages = [rate.moment - found[-1].moment for rate in found]
     for pool, colour in ((PREDICTIONS, ACCENT), (EXPLANATIONS, SECOND)):
         figure.add_scatter(
-            x=[rate.moment - found[-1].moment for rate in found],
+            x=ages,
             y=[value(rate, pool) for rate in found],
             mode="lines+markers",
             name=pool,
             line_color=colour,
         )
-    figure.update_xaxes(title="seconds ago")
+    figure.update_xaxes(title="seconds ago", range=[min([-60.0, *ages]), 1])
     figure.update_yaxes(rangemode="tozero")
     return _laid_out(figure, title, height=300)
 

@@ -60,8 +60,8 @@ def _risk(answer: Answer) -> str:
 def _probabilities(answer: Answer) -> str:
     ordered = sorted(answer.probabilities.items(), key=lambda item: -item[1])
     rows = [(code, NAMES.get(code, code), percent(share)) for code, share in ordered]
-    title = "Probability of each class"
-    return f"<details><summary>{title}</summary>{table(title, ('class', 'name', 'probability'), rows)}</details>"
+    found = table("Probability of each class", ("class", "name", "probability"), rows)
+    return f"<details><summary>Probabilities as a table</summary>{found}</details>"
 
 
 def _origin(answer: Answer) -> str:

@@ -195,22 +195,23 @@ def _controls() -> Controls:
         elem_id="methods",
     )
     with gr.Row():
-        target = gr.Dropdown([("the predicted class", ""), *CLASSES], value="", label="What speaks for", min_width=200)
-        contrast = gr.Dropdown([("nothing else", ""), *CLASSES], value="", label="rather than", min_width=200)
-        colormap = gr.Dropdown([("automatic", ""), *COLORMAPS], value="", label="Colour map", min_width=140)
+        target = gr.Dropdown([("the predicted class", ""), *CLASSES], value="", label="What speaks for", min_width=230)
+        contrast = gr.Dropdown([("nothing else", ""), *CLASSES], value="", label="rather than", min_width=230)
+    with gr.Row():
+        colormap = gr.Dropdown([("automatic", ""), *COLORMAPS], value="", label="Colour map", min_width=160)
+        opacity = gr.Slider(0, 1, plain.opacity, step=0.05, label="Opacity of the overlay", scale=2, min_width=200)
         limits = [("none", 0), *((f"{budget / 1000:g} s", budget) for budget in BUDGETS)]
-        budget = gr.Dropdown(limits, value=0, label="Time limit", min_width=110)
-    opacity = gr.Slider(0, 1, plain.opacity, step=0.05, label="Opacity of the map in the overlay", elem_id="opacity")
+        budget = gr.Dropdown(limits, value=0, label="Time limit", min_width=130)
     return Controls(methods, target, contrast, colormap, opacity, budget)
 
 
 def _explain_tab(client: Client, tile: gr.State, recoveries: gr.State) -> Controls:
     controls = _controls()
     with gr.Row():
-        contrast_button = gr.Button("Stroma against muscle", size="sm")
-        plain_button = gr.Button("Predicted class", size="sm")
-        png_button = gr.Button("Download PNG", size="sm")
-        json_button = gr.Button("Download JSON", size="sm")
+        contrast_button = gr.Button("Stroma against muscle", size="sm", min_width=120)
+        plain_button = gr.Button("Predicted class", size="sm", min_width=120)
+        png_button = gr.Button("Download PNG", size="sm", min_width=120)
+        json_button = gr.Button("Download JSON", size="sm", min_width=120)
     maps = gr.HTML(hint(NO_MAPS), elem_id="maps")
     retry = gr.Button("Try again", visible=False)
     document = gr.Textbox(visible=False)

@@ -11,15 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from serving.server import TILE
+from serving.server import ROOT, TILE, TorchServe
 from tests.demo.conftest import TABS, Demo, choose, open_tab, visits
 
-SIZE = {"width": 1100, "height": 760}
-COLOURS = 96
+WIDTH = 1100
+# Tall enough for what a tab is about.
+HEIGHTS = {"Classify": 900, "Explain": 1120, "Model": 1060, "Tissue guide": 700, "Live": 800}
+COLOURS = 256
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def answered(browser: Browser, demo: Demo) -> Iterator[Page]:
 
 @pytest.fixture
 def page(answered: Page) -> Page:
-    answered.set_viewport_size({"width": SIZE["width"], "height": SIZE["height"]})
+    answered.set_viewport_size({"width": WIDTH, "height": 900})
     return answered
 
 
@@ -49,16 +52,20 @@ def show(page: Page, tab: str) -> None:
         expect(page.locator("#live-line")).to_contain_text(re.compile("Since the server started: [1-9]"))
 
 
-def test_every_tab_has_its_picture(page: Page, tmp_path: Path) -> None:
+def test_every_tab_has_its_picture(page: Page, server: TorchServe, tmp_path: Path) -> None:
     folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     for tab in TABS:
+        page.set_viewport_size({"width": WIDTH, "height": HEIGHTS[tab]})
         show(page, tab)
         if tab == "Live":
-            expect(page.locator("#live .scatterlayer .point").first).to_be_attached(timeout=20000)
+            for tile in (ROOT / "demo" / "tiles").glob("*.png"):
+                requests.post(f"{server.url}/predictions/pathmnist", data=tile.read_bytes(), timeout=60)
+            # Two curves of three points each.
+            expect(page.locator("#live .scatterlayer").first.locator(".point")).to_have_count(6, timeout=20000)
         page.wait_for_timeout(400)
         picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
-        assert picture.size == (SIZE["width"], SIZE["height"])
+        assert picture.size == (WIDTH, HEIGHTS[tab])
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > COLOURS
         name = tab.lower().replace(" ", "-")
         picture.quantize(COLOURS, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
