@@ -127,7 +127,9 @@ def _tile_panel(tile: gr.State) -> None:
         try:
             data = Path(file["path"]).read_bytes()
             check(data)
-        except (UploadError, OSError) as error:
+        except OSError:
+            return None, alert("The upload was lost on the way. Please choose the file again.")
+        except UploadError as error:
             return None, alert(str(error))
         return data, ""
 

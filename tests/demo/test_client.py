@@ -2,6 +2,7 @@
 
 import base64
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -73,6 +74,24 @@ def test_a_silent_server_is_named_with_the_time_it_had() -> None:
         with pytest.raises(ServerError, match="did not answer within 1 seconds") as caught:
             Client(address, address, timeout=1).classify(IMAGE)
     assert not caught.value.down
+
+
+def test_the_token_goes_with_the_question_and_nowhere_else() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        client = Client(address, address, token="secret", timeout=1)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(client.classify, IMAGE)
+            connection, _ = listener.accept()
+            with connection:
+                head = connection.recv(65536).split(b"\r\n\r\n")[0]
+            with pytest.raises(ServerError) as caught:
+                asked.result(10)
+    assert b"Authorization: Bearer secret" in head.split(b"\r\n")
+    assert b"secret" not in head.split(b"\r\n")[0]
+    assert "secret" not in str(caught.value)
 
 
 def test_another_server_and_another_model_are_noticed(server: TorchServe) -> None:
