@@ -4,6 +4,7 @@ A visitor's tile is kept as bytes in his session's memory. The file Gradio makes
 and soon deleted; answers are written into the page and never into files.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def build(client: Client, content: Content) -> gr.Blocks:
         tile = gr.State(None, time_to_live=FORGET)
         recoveries = gr.State(0)
         gr.HTML(f'<header><h1>What does the model see?</h1><p class="hint">{DISCLAIMER}</p></header>')
-        _status(client, recoveries)
+        _status(blocks, client, recoveries)
         with gr.Row():
             with gr.Column(scale=1, min_width=280, elem_classes="tile-panel"):
                 _tile_panel(tile)
@@ -82,29 +83,35 @@ def _tab(name: str) -> gr.Tab:
     return gr.Tab(TABS[name], id=name, elem_id=name)
 
 
-def _status(client: Client, recoveries: gr.State) -> None:
+def _status(blocks: gr.Blocks, client: Client, recoveries: gr.State) -> None:
     """A line on the server's health; counts how often the server has come back."""
-    known = gr.State("")
+    problem = gr.State(None)
     line = gr.HTML(elem_id="status")
 
-    def look(before: str, count: int) -> tuple[Any, str, int]:
-        try:
-            client.ping()
-            found = hint(f"Model server ready at {client.url}.")
-        except ServerError as error:
-            advice = "Start it with `make serve`, or start this page with another --server. " if error.down else ""
-            found = alert(f"{error} {advice}The page tries again by itself.")
-        recovered = "bad" in before and "bad" not in found
-        return gr.skip() if found == before else found, found, count + recovered
+    def look(before: str | None, count: int) -> tuple[Any, str, int]:
+        found = _problem(client)
+        shown = alert(found) if found else hint(f"Model server ready at {client.url}.")
+        recovered = bool(before) and not found
+        return gr.skip() if found == before else shown, found, count + recovered
 
     gr.on(
-        [gr.Timer(PULSE).tick, gr.context.Context.root_block.load],
+        [gr.Timer(PULSE).tick, blocks.load],
         look,
-        [known, recoveries],
-        [line, known, recoveries],
+        [problem, recoveries],
+        [line, problem, recoveries],
         show_progress="hidden",
         api_visibility="private",
     )
+
+
+def _problem(client: Client) -> str:
+    """Why the server cannot be used at the moment; empty where it can."""
+    try:
+        client.ping()
+    except ServerError as error:
+        advice = "Start it with `make serve`, or start this page with another --server. " if error.down else ""
+        return f"{error} {advice}The page tries again by itself."
+    return ""
 
 
 def _tile_panel(tile: gr.State) -> None:
@@ -323,7 +330,7 @@ def _shared_view(blocks: gr.Blocks, tabs: gr.Tabs, controls: Controls, timer: gr
         None,
         controls.all(),
         None,
-        js="(...values) => pathmnist.share(values)",
+        js=f"(...values) => pathmnist.share(values, {json.dumps(vars(View()))})",
         api_visibility="private",
     )
     tabs.select(selected, None, timer, show_progress="hidden", api_visibility="private").then(

@@ -1,14 +1,13 @@
 // What the browser does itself: the overlay's opacity, the page's address, and downloads without files on the server.
 window.pathmnist = {
-  names: ["methods", "target", "contrast", "colormap", "opacity", "budget"],
-
-  // Values in the order of `names`; defaults are left out of the address.
-  share(values) {
-    const defaults = ["gradcam", "", "", "", "0.5", "0"];
-    document.documentElement.style.setProperty("--map-opacity", values[4]);
-    pathmnist.setAddress(pathmnist.names.map((name, index) => {
-      const text = Array.isArray(values[index]) ? values[index].join(",") : String(values[index] ?? "");
-      return [name, text === defaults[index] ? "" : text];
+  // Values in the order of the names of `defaults`; what is at its default is left out of the address.
+  share(values, defaults) {
+    const names = Object.keys(defaults);
+    document.documentElement.style.setProperty("--map-opacity", values[names.indexOf("opacity")]);
+    // Lists become their items with commas.
+    pathmnist.setAddress(names.map((name, index) => {
+      const text = String(values[index] ?? "");
+      return [name, text === String(defaults[name]) ? "" : text];
     }));
     return [];
   },

@@ -48,8 +48,11 @@ class Demo:
         return set(self.hosts_log.read_text().split())
 
 
-def start_demo(folder: Path, server: str, metrics: str, *arguments: str) -> Demo:
-    """Start the page on a free port, and wait until it says that it can be opened."""
+@contextmanager
+def running_demo(
+    folder: Path, server: str, metrics: str, *arguments: str, sign: signal.Signals = signal.SIGTERM
+) -> Iterator[Demo]:
+    """The page on a free port, once it says that it can be opened. Told to end, it leaves none of its files."""
     assert PYTHON.is_file(), "the page's packages are missing: make .venv-demo/demo.stamp"
     port = urlsplit(free_addresses()["edge_address"]).port
     temporary = folder / "tmp"
@@ -63,24 +66,21 @@ def start_demo(folder: Path, server: str, metrics: str, *arguments: str) -> Demo
         text=True,
     )
     assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("page: "), line
-    return Demo(f"http://127.0.0.1:{port}", process, temporary, folder / "hosts")
-
-
-def end(demo: Demo, sign: signal.Signals) -> None:
-    """End the page; whatever it wrote while it ran is gone with it."""
-    assert list(demo.folder.iterdir())
-    demo.process.send_signal(sign)
-    demo.process.wait(30)
-    assert list(demo.folder.iterdir()) == []
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("page: "), line
+        assert list(temporary.iterdir())
+        yield Demo(f"http://127.0.0.1:{port}", process, temporary, folder / "hosts")
+    finally:
+        process.send_signal(sign)
+        process.wait(30)
+    assert list(temporary.iterdir()) == []
 
 
 @pytest.fixture(scope="package")
 def demo(server: TorchServe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    running = start_demo(tmp_path_factory.mktemp("demo"), server.url, server.metrics_url)
-    yield running
-    end(running, signal.SIGTERM)
+    with running_demo(tmp_path_factory.mktemp("demo"), server.url, server.metrics_url) as running:
+        yield running
 
 
 @dataclass

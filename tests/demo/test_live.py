@@ -1,8 +1,10 @@
+import time
+
 import pytest
+import requests
 
 from demo.live import EXPLANATIONS, PREDICTIONS, Monitor, Sample, rates, read_sample
 from serving.server import TILE, TorchServe
-from tests.serving.test_api import Post, post  # noqa: F401
 
 
 def sample(moment: float, predictions: float, seconds: float) -> Sample:
@@ -34,17 +36,17 @@ def test_one_look_serves_all_visitors_for_a_while() -> None:
     assert len(looks) == 1
 
 
-def test_the_servers_counters_are_read(server: TorchServe, post: Post) -> None:  # noqa: F811
-    import time
-
-    import requests
-
+def test_the_servers_counters_are_read(server: TorchServe) -> None:
     def look() -> Sample:
         return read_sample(requests.get(f"{server.metrics_url}/metrics", timeout=30).text, "pathmnist", 0)
 
+    def ask(verb: str) -> str:
+        answer = requests.post(f"{server.url}/{verb}/pathmnist", data=TILE.read_bytes(), timeout=60)
+        return str(answer.json()["prediction"]["code"])
+
     before = look()
-    codes = [post(data=TILE.read_bytes()).json()["prediction"]["code"] for _ in range(3)]
-    post("explanations", data=TILE.read_bytes())
+    codes = [ask("predictions") for _ in range(3)]
+    ask("explanations")
     deadline = time.monotonic() + 10
     # TorchServe reads the worker's counts from its log, a moment later.
     while sum((after := look()).classes.values()) < sum(before.classes.values()) + 3 and time.monotonic() < deadline:

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from serving.server import TILE, TorchServe
 from tests.conftest import Pixels
-from tests.demo.conftest import Edge, Visit, choose, end, start_demo
+from tests.demo.conftest import Demo, Edge, Visit, choose, running_demo
 from tests.handler.test_image import Encode
 
 
@@ -27,17 +27,17 @@ def workers(server: TorchServe) -> Iterator[list[psutil.Process]]:
         process.resume()
 
 
+@pytest.fixture
+def impatient(server: TorchServe, edge: Edge, tmp_path: Path) -> Iterator[Demo]:
+    """A page that asks through the edge, and waits for 3 seconds."""
+    with running_demo(tmp_path, edge.url, server.metrics_url, "--timeout", "3", sign=signal.SIGINT) as running:
+        yield running
+
+
 def test_a_page_outlives_its_server(
-    server: TorchServe,
-    edge: Edge,
-    workers: list[psutil.Process],
-    visit: Visit,
-    tmp_path: Path,
-    encode: Encode,
-    tiles: Pixels,
+    impatient: Demo, edge: Edge, workers: list[psutil.Process], visit: Visit, encode: Encode, tiles: Pixels
 ) -> None:
-    demo = start_demo(tmp_path, edge.url, server.metrics_url, "--timeout", "3")
-    page = visit(url=demo.url)
+    page = visit(url=impatient.url)
     status, answer = page.locator("#status"), page.locator("#answer")
     expect(status.get_by_role("alert")).to_contain_text(f"No model server answers at {edge.url}")
     choose(page, "tile.png", TILE.read_bytes())
@@ -62,4 +62,3 @@ def test_a_page_outlives_its_server(
     edge.start()
     expect(status).to_contain_text("Model server ready", timeout=20000)
     expect(page.locator("#class")).to_be_visible(timeout=20000)
-    end(demo, signal.SIGINT)
