@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from serving.server import ROOT, TorchServe
 from tests.conftest import free_addresses
@@ -32,6 +32,9 @@ runpy.run_module("demo", run_name="__main__", alter_sys=True)
 """
 LOOPBACK = {"127.0.0.1", "localhost"}
 KEEP_SECONDS = 3
+# On a busy machine everything takes its time.
+expect.set_options(timeout=30_000)
+PATIENCE_MS = 90_000
 TABS = ("Classify", "Explain", "Model", "Tissue guide", "Live")
 
 
@@ -141,6 +144,7 @@ def visits(browser: Browser, demo: Demo) -> Iterator[Visit]:
     def visit(query: str = "", url: str = demo.url) -> Page:
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
         context.on("request", note)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))

@@ -47,7 +47,7 @@ def show(page: Page, tab: str) -> None:
     charts = {"Classify": 1, "Model": 3, "Live": 3}
     expect(page.locator(".js-plotly-plot:visible")).to_have_count(charts.get(tab, 0))
     if tab == "Explain":
-        expect(page.locator("#maps .card")).to_have_count(2, timeout=30000)
+        expect(page.locator("#maps .card")).to_have_count(2)
     if tab == "Live":
         expect(page.locator("#live-line")).to_contain_text(re.compile("Since the server started: [1-9]"))
 
@@ -62,7 +62,7 @@ def test_every_tab_has_its_picture(page: Page, server: TorchServe, tmp_path: Pat
             for tile in (ROOT / "demo" / "tiles").glob("*.png"):
                 requests.post(f"{server.url}/predictions/pathmnist", data=tile.read_bytes(), timeout=60)
             # Two curves of three points each.
-            expect(page.locator("#live .scatterlayer").first.locator(".point")).to_have_count(6, timeout=20000)
+            expect(page.locator("#live .scatterlayer").first.locator(".point")).to_have_count(6)
         page.wait_for_timeout(400)
         picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
         assert picture.size == (WIDTH, HEIGHTS[tab])
