@@ -30,6 +30,8 @@ def answered(browser: Browser, demo: Demo) -> Iterator[Page]:
     """One visitor's page, after it was given a tile."""
     with visits(browser, demo) as visit:
         page = visit("?methods=gradcam,saliency")
+        # Colours are judged as they are in the end, not on their way there.
+        page.add_style_tag(content="*, *::before, *::after { transition: none !important; animation: none !important }")
         choose(page, "tile.png", TILE.read_bytes())
         expect(page.locator("#class")).to_be_visible()
         yield page
@@ -61,8 +63,8 @@ def test_every_tab_has_its_picture(page: Page, server: TorchServe, tmp_path: Pat
         if tab == "Live":
             for tile in (ROOT / "demo" / "tiles").glob("*.png"):
                 requests.post(f"{server.url}/predictions/pathmnist", data=tile.read_bytes(), timeout=60)
-            # Two curves of three points each.
-            expect(page.locator("#live .scatterlayer").first.locator(".point")).to_have_count(6)
+            # Two curves of at least three points each.
+            expect(page.locator("#live .scatterlayer").first.locator(".point").nth(5)).to_be_attached()
         page.wait_for_timeout(400)
         picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
         assert picture.size == (WIDTH, HEIGHTS[tab])
