@@ -1,10 +1,11 @@
 PYTHON ?= python3.11
 DATA ?= medmnist
 BIN := .venv/bin
+DEMO_BIN := .venv-demo/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
 SOURCES := $(wildcard handler/*.py handler/explain/*.py export/*.py export/*.yaml)
 
-.PHONY: serve stop test check train evaluate report export lock clean
+.PHONY: serve stop demo screenshots test check train evaluate report export lock clean
 
 ## serve: build what is missing, start TorchServe, print ready after a real prediction; Ctrl-C ends it
 serve: .venv/serve.stamp model_store/manifest.json
@@ -14,8 +15,16 @@ serve: .venv/serve.stamp model_store/manifest.json
 stop:
 	$(BIN)/python -m serving stop
 
+## demo: the web page at http://127.0.0.1:7860, for the server of `make serve` (ARGS, see python -m demo --help)
+demo: .venv-demo/demo.stamp
+	$(DEMO_BIN)/python -m demo $(ARGS)
+
+## screenshots: docs/demo/, made anew in a real browser against a real server
+screenshots: .venv/test.stamp .venv-demo/demo.stamp
+	SCREENSHOTS=docs/demo $(BIN)/pytest tests/demo/test_tabs.py
+
 ## test: style, types, then every test
-test: .venv/test.stamp check
+test: .venv/test.stamp .venv-demo/demo.stamp check
 	$(BIN)/pytest
 
 check: .venv/test.stamp
@@ -53,10 +62,21 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(BIN)/pip install --quiet --disable-pip-version-check --group $* --constraint constraints.txt
 	touch $@
 
+# Gradio does not allow the project's Pillow, so the page has an environment of its own.
+.venv-demo/bin/pip:
+	$(PYTHON) -m venv .venv-demo
+	$(DEMO_BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
+
+.venv-demo/demo.stamp: pyproject.toml demo/constraints.txt | .venv-demo/bin/pip
+	$(DEMO_BIN)/pip install --quiet --disable-pip-version-check --group demo --constraint demo/constraints.txt
+	touch $@
+
 ## lock: pin what the direct dependencies pull in
-lock: .venv/bin/pip
+lock: .venv/bin/pip .venv-demo/bin/pip
 	$(BIN)/pip install --group test
 	$(BIN)/pip freeze > constraints.txt
+	$(DEMO_BIN)/pip install --group demo
+	$(DEMO_BIN)/pip freeze > demo/constraints.txt
 
 clean:
-	rm -rf .venv .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json
+	rm -rf .venv .venv-demo .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json

@@ -2,11 +2,13 @@
 
 import os
 import tempfile
+from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import torch
+from ts.metrics.dimension import Dimension
 
 from handler.cache import AttributionCache
 from handler.image import ImageLimits
@@ -43,6 +45,7 @@ class PathMNISTHandler:
             context.set_response_content_type(index, "application/json")
             context.set_response_status(response.status, HTTPStatus(response.status).phrase, index)
         _count_cache(responses, context.metrics)
+        _count_classes(responses, context.metrics)
         return [response.body for response in responses]
 
 
@@ -69,3 +72,8 @@ def _count_cache(responses: list[Response], metrics: Any) -> None:
         if count:
             # TorchServe appends to the list it is given, by default to one that all calls share.
             metrics.add_counter(f"explanation_cache_{name}_total", count, dimensions=[])
+
+
+def _count_classes(responses: list[Response], metrics: Any) -> None:
+    for code, count in Counter(response.code for response in responses if response.code).items():
+        metrics.add_counter("predicted_class_total", count, dimensions=[Dimension("Class", code)])

@@ -38,10 +38,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP status, a JSON body, and how many maps the cache had, or had not."""
+    """An HTTP status, a JSON body, the predicted class's code, and how many maps the cache had, or had not."""
 
     status: int
     body: bytes
+    code: str | None = None
     cache_hits: int = 0
     cache_misses: int = 0
 
@@ -134,7 +135,8 @@ class Service:
         }
         if explanations:
             body["explanations"] = explanations
-        return replace(_json_response(200, body), cache_hits=cached[True], cache_misses=cached[False])
+        answer = _json_response(200, body)
+        return replace(answer, code=tissue.code, cache_hits=cached[True], cache_misses=cached[False])
 
     def _explanation_json(self, job: Job, result: Result) -> dict[str, Any] | None:
         """One explanation of an answer; None for a fault of ours."""
