@@ -69,7 +69,8 @@ SOURCES: dict[str, Source] = {
     ),
     "vayrynen": Source(
         "Väyrynen et al. 2016",
-        "The extent of tumour necrosis in colorectal cancer. British Journal of Cancer 114: 1334-1342",
+        "Clinical impact and network of determinants of tumour necrosis in colorectal cancer. British Journal of "
+        "Cancer 114: 1334-1342",
         "10.1038/bjc.2016.128",
     ),
     "luo": Source(

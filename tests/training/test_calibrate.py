@@ -8,7 +8,7 @@ import pytest
 
 from handler.confidence import CONFIDENCE, load_confidence, save_confidence
 from handler.model import Model, load_model
-from training.calibrate import calibrate, halves, markdown, plot
+from training.calibrate import calibrate, halves, markdown, plot, shortfall
 from training.checkpoint import SHIPPED
 from training.data import PathMNIST
 from training.synthetic import generate
@@ -20,6 +20,7 @@ def test_a_calibration_is_fitted_reported_and_loaded(model: Model, tmp_path: Pat
     assert set(report["sources"]) == {"the validation split", "half of the test split"}
     assert report["kept"] in report["sources"]
     kept = report["sources"][report["kept"]]
+    assert shortfall(kept["sets"]) == min(shortfall(source["sets"]) for source in report["sources"].values())
     assert kept["temperature"] == pytest.approx(confidence.temperature, abs=1e-4)
     assert 0 <= confidence.thresholds["0.95"] <= confidence.thresholds["0.9"] <= 1
     assert confidence.class_means.shape == (9, 512)
