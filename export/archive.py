@@ -14,6 +14,8 @@ from handler.model import CARD, WEIGHTS
 
 ROOT = Path(__file__).parent.parent
 MODEL_NAME = "pathmnist"
+# Licences of what the weights were made from have to go where the weights go.
+NOTICE = "NOTICE"
 CONFIG = ROOT / "export" / "model-config.yaml"
 # Anything but the clock: two exports of the same checkpoint have to be the same bytes.
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
@@ -29,7 +31,7 @@ def write_archive(checkpoint: Path, version: str, path: Path) -> None:
             staging / "handler",
             ignore=shutil.ignore_patterns("__pycache__"),
         )
-        for name in (CARD, CONFIDENCE):
+        for name in (CARD, CONFIDENCE, NOTICE):
             if (checkpoint / name).is_file():
                 shutil.copy(checkpoint / name, staging)
         _run_archiver(
