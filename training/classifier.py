@@ -90,7 +90,7 @@ class TileClassifier(L.LightningModule):
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Chance depends on seed, epoch and process alone: a resumed run repeats an unbroken one."""
+        """Chance depends on seed, epoch and process alone, so a resumed run meets what an unbroken one would."""
         sequence = np.random.SeedSequence((self.seed, self.current_epoch, self.global_rank))
         torch.manual_seed(int(sequence.generate_state(1)[0]))
 
