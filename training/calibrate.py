@@ -8,7 +8,6 @@ judged on the other half. Kept is the one whose sets fall short of their promise
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from training.calibration import (
 )
 from training.checkpoint import SHIPPED, write_json
 from training.conformal import aps_scores, coverage_of, lac_scores, mean_size, prediction_sets, threshold
-from training.data import DataError, PathMNIST, add_data_argument, load
+from training.data import PathMNIST, add_data_argument, load_or_exit
 from training.out_of_distribution import (
     Score,
     foreign_images,
@@ -235,10 +234,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     parser.add_argument("--output", type=Path, required=True, help="folder for the report")
     arguments = parser.parse_args()
-    try:
-        data = load(arguments.data)
-    except DataError as error:
-        sys.exit(f"data: {error}")
+    data = load_or_exit(arguments.data)
     model = load_model(arguments.checkpoint)
     confidence, report = calibrate(model, data)
     save_confidence(confidence, model.digest, arguments.checkpoint / CONFIDENCE)

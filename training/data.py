@@ -1,6 +1,7 @@
 """PathMNIST in MedMNIST's npz schema, read whole into memory."""
 
 import argparse
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,14 @@ def load(source: str) -> PathMNIST:
     if source == "medmnist":
         return read_npz(download_official())
     return read_npz(Path(source))
+
+
+def load_or_exit(source: str) -> PathMNIST:
+    """`load` for a command: what is wrong with the data ends it with one line."""
+    try:
+        return load(source)
+    except DataError as error:
+        sys.exit(f"data: {error}")
 
 
 def download_official() -> Path:

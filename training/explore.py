@@ -5,7 +5,6 @@ far they move between splits), classes.svg, colours.svg, and samples.png, a grid
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from handler.tissue import CODES, NUM_CLASSES
 from training.checkpoint import write_json
-from training.data import SPLITS, DataError, PathMNIST, Split, add_data_argument, load
+from training.data import SPLITS, PathMNIST, Split, add_data_argument, load_or_exit
 from training.evaluate import class_distribution
 from training.plots import plot_classes, save_figure
 
@@ -124,10 +123,7 @@ def main() -> None:
     add_data_argument(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder for the report")
     arguments = parser.parse_args()
-    try:
-        data = load(arguments.data)
-    except DataError as error:
-        sys.exit(f"data: {error}")
+    data = load_or_exit(arguments.data)
     result = explore(data)
     write_json(arguments.output / "exploration.json", result)
     (arguments.output / "exploration.md").write_text(markdown(result))

@@ -59,7 +59,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         default="classic",
         help="named defaults for all below",
     )
-    parser.add_argument("--init", metavar="imagenet|random|teacher|FILE", help="initial weights")
+    parser.add_argument("--init", metavar="imagenet|random|FILE", help="initial weights")
     parser.add_argument(
         "--freeze",
         action=argparse.BooleanOptionalAction,
@@ -143,9 +143,7 @@ def last_network(trained: nn.Module, split: Split, preprocessing: Preprocessing)
     return trained
 
 
-def loader(
-    split: Split, trainer: L.Trainer, batch_size: int, seed: int | None = None
-) -> DataLoader[tuple[Tensor, Tensor]]:
+def loader(split: Split, trainer: L.Trainer, batch_size: int, seed: int | None = None) -> Batches:
     """Batches of this process's share of a split, shuffled where there is a seed.
 
     The order depends on seed and epoch alone, and all processes' batches of one step make up the batch that a single
