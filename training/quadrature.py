@@ -24,6 +24,7 @@ from handler.explain.evaluator import Evaluator
 from handler.explain.integrated import ADAPTIVE, integrated_gradients
 from handler.explain.registry import METHODS
 from handler.explain.schedule import Task, chunks, run
+from handler.explain.secant import exact_stem
 from handler.model import Model, load_model
 from handler.network import classify
 from handler.tissue import CODES
@@ -84,28 +85,29 @@ class Measurement:
 def reference_map(question: Question, n_steps: int) -> Tensor:
     """Integrated Gradients from black by `n_steps` Gauss-Legendre points, `[3, I, I]`.
 
-    The first convolution is linear, so it is passed once in each direction for all points together.
+    The stem up to its max-pool is linear, so it is passed once in each direction for all points together, and in
+    float64, since rounding would decide which of near-equal maxima receives a gradient.
     """
     network, target = question.network, int(question.coefficients.argmax())
-    baseline = baseline_input(question, "black").contiguous(memory_format=torch.channels_last)
+    baseline = baseline_input(question, "black")
     abscissae, weights = np.polynomial.legendre.leggauss(n_steps)
-    with torch.no_grad():
-        start, end = network.conv1(baseline), network.conv1(question.inputs)
-    mean = torch.zeros_like(start, dtype=torch.float64)
+    start, end = exact_stem(network, baseline), exact_stem(network, question.inputs)
+    mean = torch.zeros_like(start)
     for chunk in chunks(n_steps, 16):
         part = slice(chunk.start, chunk.stop)
         nodes = start.new_tensor((abscissae[part] + 1) / 2)[:, None, None, None]
         maps = torch.lerp(start, end, nodes).requires_grad_()
         (slopes,) = torch.autograd.grad(_after_stem(network, maps)[:, target].sum(), maps)
-        mean += torch.einsum("n,nchw->chw", start.new_tensor(weights[part] / 2), slopes)[None].double()
+        mean += torch.einsum("n,nchw->chw", start.new_tensor(weights[part] / 2), slopes)
     inputs = question.inputs.clone().requires_grad_()
-    (slope,) = torch.autograd.grad((network.conv1(inputs) * mean.float()).sum(), inputs)
+    stem = network.bn1(network.conv1(inputs))
+    (slope,) = torch.autograd.grad((stem * mean.to(stem.dtype)).sum(), inputs)
     return ((question.inputs - baseline) * slope)[0].contiguous()
 
 
 def _after_stem(network: ResNet, maps: Tensor) -> Tensor:
-    """The logits of what the first convolution gives."""
-    features = network.maxpool(network.bn1(maps).relu())
+    """The logits of what goes into the stem's first ReLU."""
+    features = network.maxpool(maps.relu()).to(network.conv1.weight.dtype, memory_format=torch.channels_last)
     for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
         features = layer(features)
     return classify(network, features)

@@ -50,7 +50,10 @@ class Attribution:
 
 @dataclass(frozen=True)
 class Points:
-    """Inputs `[n, 3, I, I]` where the network is to be evaluated, each with the coefficients `[n, 9]` of its score."""
+    """Inputs `[n, 3, I, I]` where the network is to be evaluated, each with the coefficients `[n, 9]` of its score.
+
+    They have the network's type, and float64 for the kind `secant`.
+    """
 
     kind: Kind
     inputs: Tensor

@@ -54,7 +54,7 @@ class Evaluator:
         forward = self._scored if points.kind == "gradient" else self._secant
         scores = forward(inputs, points.coefficients)
         (slopes,) = torch.autograd.grad(scores.sum(), inputs)
-        return Evaluation(scores.detach(), slopes)
+        return Evaluation(scores.detach(), slopes.to(scores.dtype))
 
     def _secant(self, inputs: Tensor, coefficients: Tensor) -> Tensor:
         return (secant_forward(self._network, inputs) * coefficients).sum(dim=1)

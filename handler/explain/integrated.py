@@ -30,13 +30,11 @@ from handler.explain.baseline import baseline_input
 from handler.explain.schedule import MAX_BATCH, chunks
 
 ADAPTIVE = 0
-# The first segments. From black, the slopes change about three times as fast beyond two fifths of the path as before:
-# most ReLUs of a trained network switch where the input is nearly the tile.
-FROM_BLACK = (*np.linspace(0, 0.4, 3, endpoint=False).tolist(), *np.linspace(0.4, 1, 13).tolist())
-EVEN = tuple(np.linspace(0, 1, 16).tolist())
-# A segment's error grows as the 3/2 power of its indicator, the change of the slope across it; with this factor the
-# estimate lies above what was measured on a tile of the shipped model (docs/explanations.md).
-INDICATOR_POWER, INDICATOR_FACTOR = 1.5, 1.25
+# The ends of the first segments.
+FIRST_NODES = tuple(np.linspace(0, 1, 16).tolist())
+# The estimate of a segment's error from its indicator, the change of the slope across it. Over a factor of four in the
+# number of segments it stayed between 1 and 1.9 times the true error (docs/explanations.md).
+INDICATOR_POWER, INDICATOR_FACTOR = 1.25, 0.65
 # A logit in float32 is rounded at 1e-6 to 1e-5, which is no fault of the map.
 SMALLEST_CHANGE = 1e-3
 # Doerfler's marking: the worst segments that make up this share of the squared error are halved.
@@ -103,7 +101,7 @@ def _gauss_legendre(question: Question, baseline: Tensor, parameters: Parameters
 def _adaptive(question: Question, baseline: Tensor, parameters: Parameters) -> Plan:
     tolerance = parameters["tolerance"]
     path = question.inputs - baseline
-    nodes = list(FROM_BLACK if parameters["baseline"] == "black" else EVEN)
+    nodes = list(FIRST_NODES)
     evaluation = yield from _evaluate_chains(question, baseline, [nodes])
     segments = _segments(nodes, evaluation.slopes)
     change = question.scores - evaluation.scores[0]
@@ -150,11 +148,13 @@ def _evaluate_chains(
     question: Question, baseline: Tensor, chains: list[list[float]]
 ) -> Generator[Points, Evaluation, Evaluation]:
     """Slopes over the segments between neighbours in each chain of nodes; a chain's last row is void."""
-    nodes = torch.tensor([node for chain in chains for node in chain], dtype=baseline.dtype, device=baseline.device)
+    # Along the path neighbouring values may differ by less than float32 resolves (secant.py).
+    start, end = baseline.double(), question.inputs.double()
+    nodes = start.new_tensor([node for chain in chains for node in chain])
     ends = np.cumsum([len(chain) for chain in chains]) - 1
     coefficients = question.coefficients.repeat(len(nodes), 1)
     coefficients[ends] = 0
-    inputs = torch.lerp(baseline, question.inputs, nodes[:, None, None, None])
+    inputs = torch.lerp(start, end, nodes[:, None, None, None])
     return (yield Points("secant", inputs, coefficients))
 
 

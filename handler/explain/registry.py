@@ -33,7 +33,7 @@ METHODS: dict[str, Method] = {
             plan=integrated_gradients,
             parameters={
                 "n_steps": Parameter(default=ADAPTIVE, minimum=1, maximum=256),
-                "tolerance": Parameter(default=0.03, minimum=0.001, maximum=1, excludes="n_steps"),
+                "tolerance": Parameter(default=0.07, minimum=0.001, maximum=1, excludes="n_steps"),
                 "max_evaluations": Parameter(default=128, minimum=16, maximum=256, excludes="n_steps"),
                 "baseline": baseline_parameter("black"),
             },

@@ -37,4 +37,5 @@ def test_two_processes_follow_the_curve_of_one_with_the_doubled_batch(tmp_path: 
     one = train((), tmp_path / "one", "--batch-size", "16", "--devices", "1")
     two = train(TORCHRUN, tmp_path / "two", "--batch-size", "8", "--devices", "2", "--strategy", "ddp")
     assert one[-1] < 0.9 * one[0]
-    assert two == pytest.approx(one, rel=1e-3)
+    # Sums in another order: float32 rounding grows as training goes on.
+    assert two == pytest.approx(one, rel=5e-3)

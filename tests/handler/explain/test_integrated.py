@@ -1,7 +1,9 @@
 """Integrated Gradients: the fixed rule against Captum, the adaptive one against many more points."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from handler.explain import secant
 from handler.explain.attribution import Attribution, BudgetExceededError, Question
 from handler.explain.baseline import baseline_input
 from handler.explain.evaluator import Evaluator
-from handler.explain.integrated import EVEN, FROM_BLACK, integrated_gradients
+from handler.explain.integrated import FIRST_NODES, integrated_gradients
 from handler.explain.schedule import MAX_BATCH, Task, run
 from handler.explain.secant import secant_forward
 from handler.model import Model
@@ -31,8 +33,9 @@ from tests.handler.explain.questions import (
     row,
 )
 from training.data import PathMNIST
+from training.quadrature import reference_map
 
-DEFAULTS = {"n_steps": 0, "tolerance": 0.03, "max_evaluations": 128, "baseline": "black"}
+DEFAULTS = {"n_steps": 0, "tolerance": 0.07, "max_evaluations": 128, "baseline": "black"}
 
 
 def captum(question: Question, baseline: str, n_steps: int) -> torch.Tensor:
@@ -73,9 +76,8 @@ def test_a_fixed_rule_reports_its_residual_and_no_verdict(model: Model, tiles: P
 
 
 def test_the_first_segments_cover_the_path() -> None:
-    for nodes in (FROM_BLACK, EVEN):
-        assert (nodes[0], nodes[-1], len(nodes)) == (0, 1, 16)
-        assert np.all(np.diff(nodes) > 0)
+    assert (FIRST_NODES[0], FIRST_NODES[-1], len(FIRST_NODES)) == (0, 1, 16)
+    assert np.all(np.diff(FIRST_NODES) > 0)
 
 
 def test_one_segment_is_deeplift(model: Model, tiles: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +87,7 @@ def test_one_segment_is_deeplift(model: Model, tiles: Pixels, monkeypatch: pytes
     baseline = torch.zeros_like(inputs)
     ends = torch.cat([baseline, inputs]).requires_grad_()
     network.maxpool = nn.Identity()
-    monkeypatch.setattr(secant._PoolMaximum, "apply", lambda values: values)
+    monkeypatch.setattr(secant._PoolMaximum, "apply", lambda values, exact: values)
     (slopes,) = torch.autograd.grad(secant_forward(network, ends)[0, 4], ends)
     found = slopes[0] * (inputs - baseline)[0]
     expected = DeepLift(with_own_relus(network)).attribute(inputs.clone(), baseline, target=4)
@@ -138,14 +140,14 @@ def test_a_segment_without_length_has_the_gradient(model: Model, real_data: Path
 
 @pytest.fixture(scope="module")
 def reference(model: Model, real_data: PathMNIST) -> tuple[Question, torch.Tensor]:
-    """A real tile and its map by 128 points, which are themselves about 0.02 of it away from more."""
+    """A real tile and its map by 128 points, which are themselves about 0.01 of it away from more."""
     question = ask(model, real_data.test.images[1:2], [6])
-    return question, captum(question, "black", 128)[0]
+    return question, reference_map(question, 128)
 
 
 def test_the_adaptive_rule_keeps_its_tolerance(reference: tuple[Question, torch.Tensor]) -> None:
     question, expected = reference
-    for tolerance in (0.06, 0.04):
+    for tolerance in (0.07, 0.04):
         (found,) = attributions("integrated_gradients", question, tolerance=tolerance)
         assert found.facts["converged"] is True
         assert found.facts["completeness_residual"] < 1e-3
@@ -154,12 +156,26 @@ def test_the_adaptive_rule_keeps_its_tolerance(reference: tuple[Question, torch.
         assert found.complete
 
 
-def test_adaptive_beats_as_many_gauss_legendre_points(reference: tuple[Question, torch.Tensor]) -> None:
+def test_adaptive_comes_as_near_as_captum_with_a_third_of_the_gradients(
+    reference: tuple[Question, torch.Tensor],
+) -> None:
     question, expected = reference
-    (found,) = attributions("integrated_gradients", question, tolerance=0.06)
-    fixed = maps("integrated_gradients", question, n_steps=24)[0]
-    assert found.facts["gradient_evaluations"] <= 24
-    assert map_error(found.values, expected) < map_error(fixed, expected)
+    (found,) = attributions("integrated_gradients", question)
+    assert found.facts["gradient_evaluations"] == 16
+    assert map_error(found.values, expected) < 1.1 * map_error(captum(question, "black", 50)[0], expected)
+
+
+def test_rounding_decides_little(model: Model, real_data: PathMNIST) -> None:
+    """A pale tile: where float32 cannot tell neighbours apart, Captum's map moves by a tenth and more."""
+    question = ask(model, real_data.test.images[600:601], [0])
+    double = of_network(deepcopy(question.network).double(), question.inputs.double(), [0], question.preprocessing)
+
+    def change(**parameters: Any) -> float:
+        single, exact = (maps("integrated_gradients", item, **parameters)[0] for item in (question, double))
+        return map_error(single.double(), exact)
+
+    assert change(tolerance=1.0) < 0.02
+    assert change(n_steps=16) > 0.1
 
 
 def test_completeness_alone_is_not_enough(reference: tuple[Question, torch.Tensor]) -> None:
@@ -234,7 +250,7 @@ def test_neighbours_in_a_batch_change_nothing(question: Question) -> None:
     for part, found in zip(parts, together, strict=True):
         (alone,) = attributions("integrated_gradients", part)
         assert isinstance(found, Attribution)
-        assert map_error(found.values, alone.values) < 1e-2
+        assert map_error(found.values, alone.values) < 2e-3
         assert found.facts["gradient_evaluations"] == alone.facts["gradient_evaluations"]
 
 
