@@ -34,9 +34,7 @@ MAX_MAP_ERROR = 0.2
 Maps = dict[str, NDArray[np.float64]]
 
 
-def runtime_maps(
-    session: onnxruntime.InferenceSession, tile: NDArray[np.uint8], target: int, n_steps: int
-) -> Maps:
+def runtime_maps(session: onnxruntime.InferenceSession, tile: NDArray[np.uint8], target: int, n_steps: int) -> Maps:
     """The graph's maps `[3, I, I]` of one tile uint8 `[H, W, 3]`, from black."""
     feed = {"image": tile[None], "target": np.array([target]), "n_steps": np.array(n_steps), "baseline": BLACK}
     found = session.run(list(MAPS), feed)
@@ -112,9 +110,8 @@ def main() -> None:
     parser.add_argument("--n-steps", type=int, default=16)
     parser.add_argument("--output", type=Path, help="JSON file for the summary and every tile's errors")
     arguments = parser.parse_args()
-    images = read_npz(arguments.data).test.images
-    chosen = np.linspace(0, len(images) - 1, min(arguments.tiles, len(images))).round().astype(int)
-    rows = compare(load_model(arguments.checkpoint), arguments.file, images[chosen], arguments.n_steps)
+    tiles = read_npz(arguments.data).test.spread(arguments.tiles)
+    rows = compare(load_model(arguments.checkpoint), arguments.file, tiles, arguments.n_steps)
     summary = {"n_steps": arguments.n_steps, **summarise(rows)}
     print(json.dumps(summary, indent=2))
     if arguments.output:

@@ -24,6 +24,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from export.archive import MODEL_NAME
 from export.graph import write_onnx
 from export.onnx_file import describe
+from export.parity import split_batches
 from handler.model import Model, file_digest, load_model
 from training.checkpoint import SHIPPED, write_json
 from training.data import Split, read_npz
@@ -60,7 +61,7 @@ class Calibration(CalibrationDataReader):
     """Tiles, a batch at a time."""
 
     def __init__(self, tiles: NDArray[np.uint8]) -> None:
-        self._batches = iter(np.array_split(tiles, range(BATCH_SIZE, len(tiles), BATCH_SIZE)))
+        self._batches = iter(split_batches(tiles, BATCH_SIZE))
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
         batch = next(self._batches, None)
@@ -75,6 +76,8 @@ def write_int8(source: Path, tiles: NDArray[np.uint8], path: Path) -> None:
         Calibration(tiles),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
+        # Seven bits: without VNNI, x86 adds pairs of 8-bit products in 16 bits and overflows (13 points of accuracy).
+        reduce_range=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         calibrate_method=CalibrationMethod.MinMax,
@@ -93,20 +96,13 @@ def _outside_the_network(source: Path) -> list[str]:
     return [name for index, name in enumerate(names) if index not in inside]
 
 
-def spread(split: Split, count: int) -> NDArray[np.uint8]:
-    """`count` tiles evenly spaced over a split."""
-    chosen = np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)
-    tiles: NDArray[np.uint8] = split.images[chosen]
-    return tiles
-
-
 def open_session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def predict(session: onnxruntime.InferenceSession, tiles: NDArray[np.uint8]) -> NDArray[np.int64]:
     """The top class of each tile."""
-    batches = np.array_split(tiles, range(BATCH_SIZE, len(tiles), BATCH_SIZE))
+    batches = split_batches(tiles, BATCH_SIZE)
     return np.concatenate([session.run(["logits"], {"image": batch})[0].argmax(axis=1) for batch in batches])
 
 
@@ -170,7 +166,7 @@ def main() -> None:
     arguments = parser.parse_args()
     data = read_npz(arguments.data)
     try:
-        costs = compress(arguments.checkpoint, arguments.store, spread(data.train, CALIBRATION_TILES), data.test)
+        costs = compress(arguments.checkpoint, arguments.store, data.train.spread(CALIBRATION_TILES), data.test)
     except ValueError as error:
         sys.exit(f"compress: {error}")
     print(json.dumps(costs, indent=2))

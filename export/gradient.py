@@ -59,12 +59,13 @@ def _same(slopes: Tensor) -> Tensor:
 
 
 def _convolution(layer: nn.Conv2d, maps: Tensor) -> tuple[Tensor, Pullback]:
-    (kernel, _), (stride, _), (padding, _) = layer.kernel_size, layer.stride, layer.padding
+    kernel, stride = layer.kernel_size[0], layer.stride[0]
+    padding = int(layer.padding[0])
 
     def pull_back(slopes: Tensor) -> Tensor:
         if stride == 1:
-            # The same as a transposed convolution, and with most runtimes twice as fast. OpenVINO 2026.4 confuses a
-            # weight that serves a convolution and a transposed one of the same shape.
+            # The same as a transposed convolution, in about half the time under ONNX Runtime; and OpenVINO 2026.4
+            # gives wrong values where one weight serves a convolution and a transposed one of the same shape.
             return conv2d(slopes, layer.weight.transpose(0, 1).flip(2, 3), padding=kernel - 1 - padding)
         unreached = (maps.shape[2] + 2 * padding - kernel) % stride
         return conv_transpose2d(slopes, layer.weight, None, stride, padding, output_padding=unreached)

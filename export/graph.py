@@ -60,8 +60,6 @@ class Graph(nn.Module):
         )
 
 
-def write_onnx(
-    model: Model, metadata: dict[str, str], path: Path, precision: torch.dtype = torch.float32
-) -> None:
+def write_onnx(model: Model, metadata: dict[str, str], path: Path, precision: torch.dtype = torch.float32) -> None:
     """Export the classifying graph."""
     save_onnx(Graph(model, precision), {"image": (IMAGE, IMAGE_AXES)}, OUTPUTS, metadata, path)
