@@ -58,9 +58,11 @@ def map_errors(found: Maps, reference: Maps) -> dict[str, float]:
     }
 
 
-def compare(model: Model, path: Path, tiles: NDArray[np.uint8], n_steps: int) -> list[dict[str, Any]]:
-    """For each tile uint8 `[S, S, 3]` and its predicted class: the graph under ONNX Runtime and Captum in float32,
-    against each other and against Captum in float64."""
+def compare(
+    model: Model, path: Path, tiles: NDArray[np.uint8], n_steps: int, yardstick: bool = False
+) -> list[dict[str, Any]]:
+    """Errors of the graph's maps under ONNX Runtime, for each tile uint8 `[S, S, 3]` and its predicted class, against
+    Captum in float32; with `yardstick` also those of both against Captum in float64."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     double = deepcopy(model.network).double()
     rows = []
@@ -70,14 +72,12 @@ def compare(model: Model, path: Path, tiles: NDArray[np.uint8], n_steps: int) ->
         target = int(model.network(inputs).argmax())
         graph = runtime_maps(session, tile, target, n_steps)
         single = captum_maps(model.network, inputs, start, target, n_steps)
-        exact = captum_maps(double, inputs.double(), start.double(), target, n_steps)
-        rows.append(
-            {
-                "graph against Captum": map_errors(graph, single),
-                "graph against float64": map_errors(graph, exact),
-                "Captum against float64": map_errors(single, exact),
-            }
-        )
+        row = {"graph against Captum": map_errors(graph, single)}
+        if yardstick:
+            exact = captum_maps(double, inputs.double(), start.double(), target, n_steps)
+            row["graph against float64"] = map_errors(graph, exact)
+            row["Captum against float64"] = map_errors(single, exact)
+        rows.append(row)
     return rows
 
 
@@ -107,11 +107,11 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     parser.add_argument("--file", type=Path, default=Path("model_store", f"{MODEL_NAME}_explain.onnx"))
     parser.add_argument("--tiles", type=int, default=45, help="spread evenly over the split")
-    parser.add_argument("--n-steps", type=int, default=16)
+    parser.add_argument("--n-steps", type=int, default=8)
     parser.add_argument("--output", type=Path, help="JSON file for the summary and every tile's errors")
     arguments = parser.parse_args()
     tiles = read_npz(arguments.data).test.spread(arguments.tiles)
-    rows = compare(load_model(arguments.checkpoint), arguments.file, tiles, arguments.n_steps)
+    rows = compare(load_model(arguments.checkpoint), arguments.file, tiles, arguments.n_steps, yardstick=True)
     summary = {"n_steps": arguments.n_steps, **summarise(rows)}
     print(json.dumps(summary, indent=2))
     if arguments.output:
