@@ -23,7 +23,7 @@ TILE = ROOT / "docs" / "tile.png"
 def assert_pytorchs(line: str, model: Model) -> None:
     """The line is the code of PyTorch's class and its probability."""
     code, probability = line.split()
-    image = np.asarray(Image.open(TILE).convert("RGB"))
+    image = np.array(Image.open(TILE).convert("RGB"))
     logits = TorchEngine(model, torch.device("cpu")).forward([image]).logits
     assert model.confidence is not None
     probabilities = (logits[0] / model.confidence.temperature).softmax(dim=0)
