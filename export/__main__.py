@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.archive import MODEL_NAME, write_archive
-from export.graph import OPSET, write_onnx
+from export.attribution import compare, require_maps
+from export.explanation import write_explanation
+from export.graph import write_onnx
+from export.onnx_file import OPSET, describe
 from export.parity import Parity, ParityError, measure_parity, require_parity
 from handler.model import Model, file_digest, load_model
 from training.checkpoint import SHIPPED, write_json
@@ -26,20 +29,28 @@ PACKAGES = (
     "onnxscript",
     "torch-model-archiver",
 )
+# Noise, whose maps are compared before anything is shipped: where neighbours are near-equal, rounding moves a map.
+NOISE = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), dtype=np.uint8)
 
 
 def export(checkpoint: Path, output: Path, tiles: NDArray[np.uint8]) -> dict[str, Any]:
     """Write all artifacts; returns the manifest. Raises `ParityError` before the manifest is written."""
     output.mkdir(parents=True, exist_ok=True)
     manifest_file = output / "manifest.json"
-    manifest_file.unlink(missing_ok=True)
+    # With the manifest goes every file of another checkpoint (`export.compress` writes some).
+    for stale in (manifest_file, *output.glob(f"{MODEL_NAME}*.onnx")):
+        stale.unlink(missing_ok=True)
     model = load_model(checkpoint)
     onnx_file, archive = output / f"{MODEL_NAME}.onnx", output / f"{MODEL_NAME}.mar"
-    write_onnx(model, onnx_file)
+    explain_file = output / f"{MODEL_NAME}_explain.onnx"
+    metadata = describe(model, checkpoint)
+    write_onnx(model, metadata, onnx_file)
     parity = measure_parity(model, onnx_file, tiles)
     require_parity(parity)
+    write_explanation(model, metadata, explain_file)
+    require_maps(compare(model, explain_file, NOISE, n_steps=2))
     write_archive(checkpoint, model.version, archive)
-    manifest = make_manifest(model, [onnx_file, archive], parity)
+    manifest = make_manifest(model, [onnx_file, explain_file, archive], parity)
     write_json(manifest_file, manifest)
     return manifest
 

@@ -31,13 +31,17 @@ class Parity:
         return asdict(self)
 
 
+def split_batches(tiles: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]]:
+    """Tiles in batches of at most `size`."""
+    return np.split(tiles, range(size, len(tiles), size))
+
+
 def measure_parity(model: Model, onnx_file: Path, tiles: NDArray[np.uint8], batch_size: int = 32) -> Parity:
     """Compare ONNX Runtime on the CPU with PyTorch on tiles uint8 `[N, S, S, 3]`."""
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
     engine = TorchEngine(model, torch.device("cpu"))
     differences, agreements = [], []
-    for start in range(0, len(tiles), batch_size):
-        batch = tiles[start : start + batch_size]
+    for batch in split_batches(tiles, batch_size):
         expected = engine.forward(list(batch)).logits.numpy()
         found = np.asarray(session.run(["logits"], {"image": batch})[0])
         differences.append(np.abs(found - expected).max())

@@ -33,6 +33,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def spread(self, count: int) -> NDArray[np.uint8]:
+        """The images of up to `count` tiles, evenly spaced over the split."""
+        chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
+        images: NDArray[np.uint8] = self.images[chosen]
+        return images
+
 
 @dataclass(frozen=True)
 class PathMNIST:

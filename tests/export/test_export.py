@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from export.__main__ import export
+from export.attribution import require_maps
 from export.parity import Parity, ParityError, measure_parity, require_parity
 from handler.engine import TorchEngine
-from handler.model import Model, file_digest
-from handler.tissue import CODES
+from handler.model import CARD, Model, file_digest
+from handler.tissue import CODES, DISCLAIMER
 from serving.server import ROOT
 from tests.conftest import Pixels
 from training.checkpoint import SHIPPED
@@ -60,17 +61,24 @@ def test_the_metadata_says_what_the_file_is(model: Model, session: onnxruntime.I
     assert json.loads(metadata["preprocessing"]) == model.preprocessing.to_json()
     assert model.confidence is not None
     assert float(metadata["temperature"]) == model.confidence.temperature
+    card = json.loads((SHIPPED / CARD).read_text())
+    assert metadata["licence"] == card["licence"]
+    summary = json.loads(metadata["card"])
+    assert summary["evaluation"]["test"]["accuracy"] == card["evaluation"]["test"]["accuracy"]
+    assert summary["training"]["data"] == card["training"]["data"]
+    assert summary["disclaimer"] == DISCLAIMER
 
 
 def test_two_exports_are_the_same_bytes(model_store: Path, tmp_path: Path) -> None:
     export(SHIPPED, tmp_path, generate(18, seed=2).images)
-    for name in ("pathmnist.mar", "pathmnist.onnx", "manifest.json"):
+    for name in ("pathmnist.mar", "pathmnist.onnx", "pathmnist_explain.onnx", "manifest.json"):
         assert file_digest(tmp_path / name) == file_digest(model_store / name), name
 
 
 def test_no_artifact_names_a_path_of_this_machine(model_store: Path) -> None:
     root = str(ROOT).encode()
-    assert root not in (model_store / "pathmnist.onnx").read_bytes()
+    for file in model_store.glob("*.onnx"):
+        assert root not in file.read_bytes(), file.name
     with zipfile.ZipFile(model_store / "pathmnist.mar") as archive:
         for name in archive.namelist():
             assert root not in archive.read(name), name
@@ -87,7 +95,7 @@ def test_the_archive_holds_all_it_needs_and_no_pickle(model_store: Path) -> None
 def test_the_manifest_holds_every_digest(model_store: Path, model: Model) -> None:
     manifest = json.loads((model_store / "manifest.json").read_text())
     assert manifest["model"] == model.identity()
-    assert set(manifest["artifacts"]) == {"pathmnist.mar", "pathmnist.onnx"}
+    assert set(manifest["artifacts"]) == {"pathmnist.mar", "pathmnist.onnx", "pathmnist_explain.onnx"}
     for name, entry in manifest["artifacts"].items():
         assert entry["sha256"] == file_digest(model_store / name)
     assert manifest["onnx"]["parity"]["max_logit_difference"] < 1e-4
@@ -97,6 +105,15 @@ def test_the_manifest_holds_every_digest(model_store: Path, model: Model) -> Non
 def test_a_file_that_differs_is_refused(parity: Parity) -> None:
     with pytest.raises(ParityError):
         require_parity(parity)
+
+
+@pytest.mark.parametrize("error", [0.5, float("nan")])
+def test_maps_that_are_not_captums_are_refused(error: float) -> None:
+    right = {"graph against Captum": {"saliency": 1e-4, "integrated_gradients": 1e-4}}
+    wrong = {"graph against Captum": {"saliency": 1e-4, "integrated_gradients": error}}
+    require_maps([right])
+    with pytest.raises(ParityError):
+        require_maps([right, wrong, right])
 
 
 def test_a_wrong_weight_is_found(model_store: Path, model: Model, tiles: Pixels, tmp_path: Path) -> None:

@@ -1,0 +1,12 @@
+// Classify a PNG with ONNX Runtime Web in Node: `node classify_node.mjs pathmnist.onnx tile.png`, after `npm ci` in export/.
+import { readFileSync } from "node:fs";
+import ort from "onnxruntime-web";
+import { PNG } from "pngjs";
+
+const codes = "ADI BACK DEB LYM MUC MUS NORM STR TUM".split(" ");
+const session = await ort.InferenceSession.create(readFileSync(process.argv[2]));
+const { data, width, height } = PNG.sync.read(readFileSync(process.argv[3]));
+const rgb = Uint8Array.from(data.filter((_, index) => index % 4 < 3));
+const { probabilities } = await session.run({ image: new ort.Tensor("uint8", rgb, [1, height, width, 3]) });
+const best = probabilities.data.indexOf(Math.max(...probabilities.data));
+console.log(codes[best], probabilities.data[best]);

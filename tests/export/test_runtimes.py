@@ -1,0 +1,24 @@
+"""Every runtime that is here gives PyTorch's answers from raw bytes."""
+
+from pathlib import Path
+
+import pytest
+
+from export.runtimes import RUNTIMES, compare, expected_logits
+from export.web import MissingRuntimeError
+from handler.model import Model
+from tests.conftest import Pixels
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_a_runtime_gives_pytorchs_answers(runtime: str, model: Model, model_store: Path, tiles: Pixels) -> None:
+    # onnx.reference takes seconds for a tile.
+    part = tiles[:1] if runtime == "onnx.reference" else tiles
+    try:
+        row = compare(runtime, model_store / "pathmnist.onnx", part, expected_logits(model, part))
+    except MissingRuntimeError as error:
+        pytest.skip(str(error))
+    assert row.tiles == len(part)
+    assert row.max_logit_difference < 1e-4
+    assert row.top1_agreement == 1
+    assert row.images_per_second > 0
