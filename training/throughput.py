@@ -16,16 +16,20 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from handler.preprocess import Preprocessing
 from training.classifier import TileClassifier, initial_network
+from training.compact import CompactCNN
 from training.data import Split
 from training.recipe import RECIPES, Recipe
+from training.teacher import SimpleCNN
 from training.train import environment, loader
 
 TRAIN_TILES, VAL_TILES = 89_996, 10_004
 WARM_UP = 2
+# Of the teacher that docs/training.md names.
+TEACHER_WIDTHS, TEACHER_HIDDEN = (32, 64, 128), 256
 
 
 class Stopwatch(L.Callback):
@@ -61,7 +65,8 @@ def measure(recipe: Recipe, steps: int, tiles: int = TRAIN_TILES) -> dict[str, A
     # The schedule of `plateau` wants a validation, which is not what is timed.
     timed = replace(recipe, schedule="cosine")
     spec = Preprocessing(input_size=recipe.stages[-1][1])
-    classifier = TileClassifier(initial_network("random"), timed, spec)
+    network, teacher = networks(recipe, spec)
+    classifier = TileClassifier(network, timed, spec, teacher)
     batches = loader(split, trainer, recipe.batch_size, seed=0)
     trainer.fit(classifier, batches)
     step = statistics.median(stopwatch.seconds[WARM_UP:])
@@ -77,6 +82,14 @@ def measure(recipe: Recipe, steps: int, tiles: int = TRAIN_TILES) -> dict[str, A
         },
         "projected_hours": round(recipe.epochs * (TRAIN_TILES + VAL_TILES / 3) / train_rate / 3600, 2),
     }
+
+
+def networks(recipe: Recipe, spec: Preprocessing) -> tuple[nn.Module, SimpleCNN | None]:
+    """What the recipe trains, and its teacher where it needs one, with random weights."""
+    if recipe.network == "resnet18":
+        return initial_network("random"), None
+    teacher = SimpleCNN(TEACHER_WIDTHS, TEACHER_HIDDEN).requires_grad_(False)
+    return CompactCNN(TEACHER_WIDTHS, spec), teacher
 
 
 def _rate(batches: Iterator[Tensor | tuple[Tensor, Tensor]], size: int, steps: int) -> float:
