@@ -11,7 +11,8 @@ from serving.server import ROOT, ServerError, TorchServe, stop_running
 def start(arguments: argparse.Namespace) -> None:
     """Start, print ready after a real prediction, and stay until the server ends or a signal comes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    server = TorchServe(arguments.config, arguments.model_store, arguments.run_folder)
+    settings = {"edge_address": arguments.edge_address} if arguments.edge_address else None
+    server = TorchServe(arguments.config, arguments.model_store, arguments.run_folder, settings)
     try:
         with server:
             answer = server.wait_until_ready()
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--run-folder", type=Path, default=ROOT / ".run", help="logs and temporary files")
+    parser.add_argument("--edge-address", help="in place of the config file's, such as http://0.0.0.0:8080")
     arguments = parser.parse_args()
     {"start": start, "stop": stop}[arguments.command](arguments)
 

