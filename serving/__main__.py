@@ -1,11 +1,11 @@
-"""`python -m serving start` runs the server until Ctrl-C; `python -m serving stop` ends it from elsewhere."""
+"""`python -m serving start` runs the server until Ctrl-C, `stop` ends it from elsewhere, `check` asks it to predict."""
 
 import argparse
 import signal
 import sys
 from pathlib import Path
 
-from serving.server import ROOT, ServerError, TorchServe, stop_running
+from serving.server import ROOT, TILE, ServerError, TorchServe, ask, stop_running
 
 
 def start(arguments: argparse.Namespace) -> None:
@@ -30,15 +30,24 @@ def stop(arguments: argparse.Namespace) -> None:
     print("stopped" if stop_running(arguments.run_folder) else "no server is running")
 
 
+def check(arguments: argparse.Namespace) -> None:
+    """Exit with an error unless a running server predicts."""
+    address = arguments.edge_address or "http://127.0.0.1:8080"
+    try:
+        ask(f"{address}/predictions/pathmnist", TILE.read_bytes())
+    except (OSError, ValueError) as error:
+        sys.exit(f"check: {error}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("command", choices=("start", "stop"))
+    parser.add_argument("command", choices=("start", "stop", "check"))
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--run-folder", type=Path, default=ROOT / ".run", help="logs and temporary files")
     parser.add_argument("--edge-address", help="in place of the config file's, such as http://0.0.0.0:8080")
     arguments = parser.parse_args()
-    {"start": start, "stop": stop}[arguments.command](arguments)
+    {"start": start, "stop": stop, "check": check}[arguments.command](arguments)
 
 
 if __name__ == "__main__":
