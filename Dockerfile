@@ -30,6 +30,8 @@ RUN /opt/venv/bin/pip install --group demo --constraint constraints.txt
 FROM base AS demo
 COPY --from=build-demo /opt/venv /opt/venv
 COPY demo demo
+# The names of the tissues; nothing else of the handler.
+COPY handler/__init__.py handler/tissue.py handler/
 COPY docs/evaluation docs/evaluation
 USER 10001
 ENV PATHMNIST_DEMO_HOST=0.0.0.0

@@ -90,3 +90,9 @@ def test_the_page_asks_the_server_of_its_composition(compose: dict[str, Any]) ->
     environment = compose["services"]["demo"]["environment"]
     assert environment["PATHMNIST_URL"] == environment["PATHMNIST_METRICS_URL"] == "http://server:8080"
     assert environment["PATHMNIST_TOKEN"] == "${PATHMNIST_TOKEN}"
+
+
+def test_the_page_takes_nothing_of_the_handler_but_what_its_image_holds() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "demo").glob("*.py"))
+    modules = set(re.findall(r"^\s*(?:from|import) ((?:handler|training|export|serving)\S*)", sources, re.MULTILINE))
+    assert {f"{module.replace('.', '/')}.py" for module in modules} <= set(copied("demo"))
