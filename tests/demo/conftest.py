@@ -91,12 +91,14 @@ class Edge:
     """A door of its own in front of the real TorchServe, which a test may shut."""
 
     url: str
-    upstream: str
+    server: TorchServe
+    token: str = ""
     process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "serving.edge", "--listen", self.url, "--upstream", self.upstream]
-        self.process = subprocess.Popen([*command, "--max-request-size", "16777216"], cwd=ROOT, text=True)
+        command = [sys.executable, "-m", "serving.edge", "--listen", self.url, "--max-request-size", "16777216"]
+        command += ["--upstream", self.server.inference_url, "--metrics", self.server.metrics_url]
+        self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PATHMNIST_TOKEN": self.token}, text=True)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -107,7 +109,7 @@ class Edge:
 
 @pytest.fixture
 def edge(server: TorchServe) -> Iterator[Edge]:
-    door = Edge(free_addresses()["edge_address"], server.inference_url)
+    door = Edge(free_addresses()["edge_address"], server)
     yield door
     door.stop()
 

@@ -2,6 +2,7 @@
 
 import base64
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
@@ -15,6 +16,7 @@ from demo.view import View
 from serving.edge import CODES
 from serving.server import TILE, TorchServe
 from tests.conftest import free_addresses
+from tests.demo.conftest import Edge
 
 IMAGE = TILE.read_bytes()
 
@@ -35,6 +37,29 @@ def test_an_answer_is_the_servers(client: Client, server: TorchServe) -> None:
     assert (answer.risk, answer.disclaimer) == (body["risk"]["level"], body["risk"]["disclaimer"])
     assert answer.model == body["model"]
     assert answer.seconds > 0
+
+
+def test_a_guarded_server_opens_to_the_token(edge: Edge) -> None:
+    edge.stop()
+    edge.token = "secret"
+    edge.start()
+    guarded = Client(edge.url, edge.url, token="secret")
+    wait_for(guarded)
+    assert guarded.classify(IMAGE).code
+    assert "predicted_class_total" in guarded.metrics()
+    for asked in (lambda client: client.classify(IMAGE), lambda client: client.metrics()):
+        with pytest.raises(ServerError, match="token"):
+            asked(Client(edge.url, edge.url, token="wrong"))
+
+
+def wait_for(client: Client, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            return client.ping()
+        except ServerError:
+            time.sleep(0.1)
+    raise TimeoutError
 
 
 def test_a_view_is_asked_as_it_is_chosen(client: Client) -> None:
