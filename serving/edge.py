@@ -4,7 +4,7 @@ error has one form.
 TorchServe 0.12 drops the query string of `/predictions/...` and `/explanations/...` without a word; its older path
 `/{model}/predict?...` hands it to the handler. The edge rewrites the one into the other, sends explanations to the
 same archive under the name `{model}-explain` with the header TorchServe itself would set, and gives TorchServe's own
-errors the same JSON form as the handler's. Bodies pass through unread.
+errors the same JSON form as the handler's. Bodies pass through as they are.
 
 Where `PATHMNIST_TOKEN` is set, every request but `/ping` must bear it; without it the edge serves loopback only.
 """
@@ -13,6 +13,7 @@ import argparse
 import hmac
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -29,6 +30,8 @@ VERBS = ("predictions", "explanations")
 # What config.properties adds to a model's name for the workers that explain.
 EXPLAIN_POOL = "-explain"
 REQUEST_HEADERS = ("Content-Type", "Authorization", "X-Request-Id")
+FORM = "application/x-www-form-urlencoded"
+FORM_TEXT = re.compile(rb"[!-~]*")
 RESPONSE_HEADERS = ("Content-Type", "X-Request-Id")
 # The codes of errors that arise outside the handler.
 CODES = {
@@ -78,10 +81,14 @@ async def _infer(request: web.Request) -> web.Response:
         headers["explain"] = "True"
         name, slash, version = model.partition("/")
         model = f"{name}{EXPLAIN_POOL}{slash}{version}"
+    body = await request.read()
+    # What curl calls everything that `--data-binary` sends; TorchServe fails to parse an image as a form.
+    if request.content_type == FORM and not FORM_TEXT.fullmatch(body[:64]):
+        headers["Content-Type"] = "application/octet-stream"
     target = f"/{model}/predict"
     if request.rel_url.raw_query_string:
         target += f"?{request.rel_url.raw_query_string}"
-    return await _forward(request, request.app[UPSTREAM] + target, headers, await request.read())
+    return await _forward(request, request.app[UPSTREAM] + target, headers, body)
 
 
 async def _ping(request: web.Request) -> web.Response:

@@ -72,6 +72,15 @@ def test_every_way_to_send_an_image_gives_the_same_answer(post: Post, server: To
         assert np.abs(logits_of(answer) - expected).max() < 1e-5
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "TIFF", "BMP", "WEBP"])
+def test_an_image_that_calls_itself_a_form_is_taken_as_the_image(
+    file_format: str, post: Post, tiles: Pixels, encode: Encode
+) -> None:
+    """As `curl --data-binary` does."""
+    image, headers = encode(tiles[0], file_format), {"Content-Type": "application/x-www-form-urlencoded"}
+    assert np.abs(logits_of(post(data=image, headers=headers)) - logits_of(post(data=image))).max() < 1e-5
+
+
 def test_options_come_by_query_form_or_json(post: Post, pngs: list[bytes]) -> None:
     options = {"method": "gradcam", "target": "LYM"}
     answers = [
