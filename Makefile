@@ -5,7 +5,7 @@ DEMO_BIN := .venv-demo/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
 SOURCES := $(wildcard handler/*.py handler/explain/*.py export/*.py export/*.yaml)
 
-.PHONY: serve stop demo screenshots test check train evaluate report export lock clean
+.PHONY: serve stop demo screenshots test check train evaluate report export loadtest lock clean
 
 ## serve: build what is missing, start TorchServe, print ready after a real prediction; Ctrl-C ends it
 serve: .venv/serve.stamp model_store/manifest.json
@@ -50,6 +50,10 @@ report: .venv/test.stamp
 ## export: rebuild model_store/ from the shipped checkpoint
 export: .venv/serve.stamp
 	$(BIN)/python -m export $(ARGS)
+
+## loadtest: a minute of load on a server of its own, reports in runs/loadtest (ARGS, see docs/load.md)
+loadtest: .venv/serve.stamp .venv/loadtest.stamp model_store/manifest.json
+	$(BIN)/python -m loadtest $(ARGS)
 
 model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(BIN)/python -m export

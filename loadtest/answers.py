@@ -1,0 +1,95 @@
+"""Whether an answer is right, as far as a client can tell. Reasons are fixed words, so that reports can count them."""
+
+import base64
+import io
+import math
+import uuid
+from typing import Any
+
+from PIL import Image
+
+CODES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
+MAP_SIDE = 224
+
+
+class Ledger:
+    """The class first answered for each tile, and how many answers of other processes contradict it."""
+
+    def __init__(self) -> None:
+        self.conflicts = 0
+        self._classes: dict[str, str] = {}
+        self._unsent: dict[str, str] = {}
+
+    def agrees(self, tile: str, code: str) -> bool:
+        """Note the first class of a tile; False where a later one differs."""
+        if tile not in self._classes:
+            self._classes[tile] = self._unsent[tile] = code
+        return self._classes[tile] == code
+
+    def take_unsent(self) -> dict[str, str]:
+        """What was noted since the last call."""
+        unsent, self._unsent = self._unsent, {}
+        return unsent
+
+    def merge(self, classes: dict[str, str]) -> int:
+        """Compare another process's classes with these; returns how many contradict them."""
+        found = sum(not self.agrees(tile, code) for tile, code in classes.items())
+        self.conflicts += found
+        return found
+
+
+def refusal(status: int, body: Any) -> str:
+    """The reason of an answer other than 200: status and error code."""
+    try:
+        return f"{status} {body['error']['code']}"
+    except (KeyError, TypeError):
+        return f"{status} without an error code"
+
+
+def fault(body: Any, request_id: str | None, method: str | None) -> str | None:
+    """What is wrong with an answer of status 200 to a request for one method's map, or for none; None if nothing is."""
+    try:
+        return _identity_fault(request_id) or _class_fault(body) or _map_fault(body, method)
+    except (KeyError, TypeError, ValueError, OSError):
+        return "answer is malformed"
+
+
+def _identity_fault(request_id: str | None) -> str | None:
+    try:
+        uuid.UUID(request_id or "")
+    except ValueError:
+        return "request id is missing"
+    return None
+
+
+def _class_fault(body: Any) -> str | None:
+    shares, prediction = body["probabilities"], body["prediction"]
+    if tuple(shares) != CODES or CODES[prediction["class_id"]] != prediction["code"]:
+        return "classes are not the nine"
+    if not math.isclose(sum(shares.values()), 1, abs_tol=1e-3):
+        return "probabilities do not sum to 1"
+    if max(shares, key=lambda code: shares[code]) != prediction["code"]:
+        return "predicted class is not the most probable"
+    if shares[prediction["code"]] != prediction["probability"]:
+        return "predicted class has another probability"
+    return None
+
+
+def _map_fault(body: Any, method: str | None) -> str | None:
+    if method is None:
+        return "explanation was not asked for" if "explanations" in body else None
+    (explanation,) = body["explanations"]
+    if explanation["method"] != method:
+        return "explanation is of another method"
+    if explanation["target"]["code"] != body["prediction"]["code"]:
+        return "explanation is of another class"
+    for name in ("heatmap", "overlay"):
+        if _size(explanation[name]) != (MAP_SIDE, MAP_SIDE):
+            return f"{name} has another size"
+    return None
+
+
+def _size(encoded: str) -> tuple[int, int]:
+    """Width and height from a picture's header; decoding every pixel would load the machine that makes the load."""
+    with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True))) as picture:
+        return picture.size

@@ -1,0 +1,148 @@
+"""Locust's entry point: who asks what, how answers are judged, and when a run has failed.
+
+`python -m locust -f loadtest/locustfile.py --host URL`; `docs/load.md` has the options.
+"""
+
+import random
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from locust import FastHttpUser, constant_pacing, events, task
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.runners import WorkerRunner
+from locust.stats import RequestStats, StatsEntry
+
+from loadtest import shapes
+from loadtest.answers import Ledger, fault, refusal
+from loadtest.slo import Measured, SloError, judge, read_objectives
+from loadtest.tiles import Tile, load_tiles
+
+# Of ten requests, by name.
+MIX = {"predict": 6, "gradcam": 3, "integrated_gradients": 1}
+TOLERANCE = 0.07
+
+
+class TileUser(FastHttpUser):
+    """Sends one tile every --pace seconds, or as soon as the answer is there where that takes longer."""
+
+    tiles: ClassVar[list[Tile]] = []
+    ledger: ClassVar[Ledger] = Ledger()
+
+    def wait_time(self) -> float:
+        return constant_pacing(_options(self.environment).pace)(self)
+
+    @task(MIX["predict"])
+    def predict(self) -> None:
+        self._ask("predict", "/predictions/pathmnist", None)
+
+    @task(MIX["gradcam"])
+    def gradcam(self) -> None:
+        self._ask("gradcam", "/predictions/pathmnist?explain=gradcam", "gradcam")
+
+    @task(MIX["integrated_gradients"])
+    def integrated_gradients(self) -> None:
+        # The server caches maps by tile and parameters; a tolerance of its own keeps each request's work real.
+        tolerance = TOLERANCE * random.uniform(0.999, 1.001)
+        path = f"/explanations/pathmnist?method=integrated_gradients&tolerance={tolerance:.9f}"
+        self._ask("integrated_gradients", path, "integrated_gradients")
+
+    def _ask(self, name: str, path: str, method: str | None) -> None:
+        tile = random.choice(self.tiles)
+        headers = {"Content-Type": "application/octet-stream"}
+        # Locust's annotation leaves out bytes, which are sent as they are.
+        body: Any = tile.image
+        with self.client.post(path, data=body, headers=headers, name=name, catch_response=True) as response:
+            if reason := self._reason(response, tile, method):
+                response.failure(reason)
+
+    def _reason(self, response: Any, tile: Tile, method: str | None) -> str | None:
+        """Why a response is a failure; None where it is none."""
+        if response.status_code == 0:
+            return "no answer"
+        try:
+            body = response.json()
+        except ValueError:
+            return f"{response.status_code} without JSON"
+        if response.status_code != 200:
+            return refusal(response.status_code, body)
+        if reason := fault(body, response.headers.get("X-Request-Id"), method):
+            return reason
+        agrees = self.ledger.agrees(tile.key, body["prediction"]["code"])
+        return None if agrees else "class differs from the first answer"
+
+
+def add_options(parser: LocustArgumentParser, **_: Any) -> None:
+    group = parser.add_argument_group("PathMNIST options")
+    group.add_argument("--shape", choices=list(shapes.SHAPES), default="constant", help="how users come and go")
+    group.add_argument("--pace", type=float, default=1, help="seconds from one request of a user to the next")
+    group.add_argument("--tiles", default="", help="folder of images, or MedMNIST's .npz; default: generated")
+    group.add_argument("--tile-count", type=int, default=64)
+    group.add_argument("--seed", type=int, default=0, help="which tiles are generated or drawn")
+    group.add_argument("--slo", default=str(Path(__file__).parent / "slo.toml"), help="objectives, a TOML file")
+
+
+def choose_shape(environment: Environment, **_: Any) -> None:
+    options = _options(environment)
+    try:
+        read_objectives(Path(options.slo))
+    except SloError as error:
+        sys.exit(f"loadtest: {error}")
+    environment.shape_class = shapes.SHAPES[options.shape]()
+    environment.shape_class.runner = environment.runner
+
+
+def prepare(environment: Environment, **_: Any) -> None:
+    """In every process: a worker has the master's options by then."""
+    options = _options(environment)
+    TileUser.tiles = load_tiles(Path(options.tiles) if options.tiles else None, options.tile_count, options.seed)
+    TileUser.ledger = Ledger()
+
+
+def send_classes(client_id: str, data: dict[str, Any]) -> None:
+    data["classes"] = TileUser.ledger.take_unsent()
+
+
+def compare_classes(client_id: str, data: dict[str, Any]) -> None:
+    TileUser.ledger.merge(data.get("classes", {}))
+
+
+def conclude(environment: Environment, **_: Any) -> None:
+    """Print what was kept and missed; where anything was, the process ends with 1."""
+    runner = environment.runner
+    if runner is None or isinstance(runner, WorkerRunner):
+        return
+    objectives = read_objectives(Path(_options(environment).slo))
+    verdicts = list(judge(objectives, measure(runner.stats)))
+    print("\nService level objectives (times in ms)")
+    print(*verdicts, sep="\n")
+    if TileUser.ledger.conflicts:
+        print(f"MISSED  {TileUser.ledger.conflicts} tiles had different classes at different workers")
+    if runner.exceptions:
+        print(f"MISSED  {len(runner.exceptions)} kinds of exception in the load test itself")
+    kept = all(verdict.kept for verdict in verdicts) and not TileUser.ledger.conflicts and not runner.exceptions
+    environment.process_exit_code = 0 if kept else 1
+
+
+def measure(stats: RequestStats) -> dict[str, Measured]:
+    return {name: _measured(entry) for (name, _), entry in stats.entries.items()}
+
+
+def _measured(entry: StatsEntry) -> Measured:
+    p50, p95, p99 = (entry.get_response_time_percentile(share) for share in (0.5, 0.95, 0.99))
+    return Measured(p50, p95, p99, entry.fail_ratio, entry.num_requests)
+
+
+def _options(environment: Environment) -> Namespace:
+    assert environment.parsed_options is not None
+    return environment.parsed_options
+
+
+events.init_command_line_parser.add_listener(add_options)
+events.init.add_listener(choose_shape)
+events.test_start.add_listener(prepare)
+events.report_to_master.add_listener(send_classes)
+events.worker_report.add_listener(compare_classes)
+events.quitting.add_listener(conclude)

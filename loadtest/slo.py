@@ -1,0 +1,71 @@
+"""Service level objectives: read from a TOML file, judged after a run."""
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+class SloError(ValueError):
+    """The file of objectives cannot be used."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What requests of one name promise; times in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+    failure_ratio: float
+    min_requests: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run found for requests of one name."""
+
+    p50: float = 0
+    p95: float = 0
+    p99: float = 0
+    failure_ratio: float = 0
+    min_requests: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One objective, and whether it was kept."""
+
+    name: str
+    quantity: str
+    limit: float
+    found: float
+
+    @property
+    def kept(self) -> bool:
+        return self.found >= self.limit if self.quantity == "min_requests" else self.found <= self.limit
+
+    def __str__(self) -> str:
+        relation = ">=" if self.quantity == "min_requests" else "<="
+        state = "kept" if self.kept else "MISSED"
+        return f"{state:6}  {self.name:22} {self.quantity:14} {self.found:10.4g} {relation} {self.limit:g}"
+
+
+def read_objectives(path: Path) -> dict[str, Objective]:
+    """Objectives by the name of the requests; raises `SloError` where one is incomplete or a word is unknown."""
+    try:
+        tables = tomllib.loads(path.read_text())
+        objectives = {name: Objective(**table) for name, table in tables.items()}
+    except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
+        raise SloError(f"{path.name}: {error}") from error
+    if not objectives:
+        raise SloError(f"{path.name} holds no objective")
+    return objectives
+
+
+def judge(objectives: Mapping[str, Objective], measured: Mapping[str, Measured]) -> Iterator[Verdict]:
+    """Compare every objective with what was found. A name that was never asked for misses its least requests."""
+    for name, objective in objectives.items():
+        found = asdict(measured.get(name, Measured()))
+        for quantity, limit in asdict(objective).items():
+            yield Verdict(name, quantity, limit, found[quantity])

@@ -1,0 +1,88 @@
+"""A wrong answer is told from a right one, for one reason."""
+
+import base64
+import copy
+import uuid
+from io import BytesIO
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from loadtest.answers import CODES, Ledger, fault, refusal
+
+REQUEST_ID = str(uuid.UUID(int=1))
+
+
+def picture(side: int = 224) -> str:
+    buffer = BytesIO()
+    Image.new("L", (side, side)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture
+def answer() -> dict[str, Any]:
+    shares = dict.fromkeys(CODES, 0.05) | {"TUM": 0.6}
+    explanation = {"method": "gradcam", "target": {"code": "TUM"}, "heatmap": picture(), "overlay": picture()}
+    prediction = {"class_id": 8, "code": "TUM", "probability": 0.6}
+    return {"probabilities": shares, "prediction": prediction, "explanations": [explanation]}
+
+
+def test_a_right_answer_has_no_fault(answer: dict[str, Any]) -> None:
+    assert fault(answer, REQUEST_ID, "gradcam") is None
+    del answer["explanations"]
+    assert fault(answer, REQUEST_ID, None) is None
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "reason"),
+    [
+        (("probabilities", "TUM"), 0.7, "probabilities do not sum to 1"),
+        (("probabilities", "XYZ"), 0.0, "classes are not the nine"),
+        (("prediction", "class_id"), 7, "classes are not the nine"),
+        (("prediction", "probability"), 0.5, "predicted class has another probability"),
+        (
+            ("prediction",),
+            {"class_id": 0, "code": "ADI", "probability": 0.05},
+            "predicted class is not the most probable",
+        ),
+        (("explanations", 0, "method"), "saliency", "explanation is of another method"),
+        (("explanations", 0, "target"), {"code": "STR"}, "explanation is of another class"),
+        (("explanations", 0, "heatmap"), picture(112), "heatmap has another size"),
+        (("explanations", 0, "overlay"), "no picture", "answer is malformed"),
+        (("explanations",), [], "answer is malformed"),
+        (("probabilities",), None, "answer is malformed"),
+    ],
+)
+def test_each_fault_has_its_reason(answer: dict[str, Any], place: tuple[Any, ...], value: Any, reason: str) -> None:
+    changed: Any = copy.deepcopy(answer)
+    inner = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    assert fault(changed, REQUEST_ID, "gradcam") == reason
+
+
+def test_an_answer_without_a_request_id_is_wrong(answer: dict[str, Any]) -> None:
+    assert fault(answer, None, "gradcam") == fault(answer, "abc", "gradcam") == "request id is missing"
+
+
+def test_a_map_nobody_asked_for_is_wrong(answer: dict[str, Any]) -> None:
+    assert fault(answer, REQUEST_ID, None) == "explanation was not asked for"
+
+
+def test_a_refusal_is_named_by_status_and_code() -> None:
+    assert refusal(503, {"error": {"code": "overloaded", "message": "43 waiting"}}) == "503 overloaded"
+    assert refusal(502, ["x"]) == "502 without an error code"
+
+
+def test_the_first_class_of_a_tile_binds_every_process() -> None:
+    master, one, other = Ledger(), Ledger(), Ledger()
+    assert one.agrees("tile", "TUM")
+    assert one.agrees("tile", "TUM")
+    assert not one.agrees("tile", "STR")
+    assert other.agrees("tile", "STR")
+    assert master.merge(one.take_unsent()) == 0
+    assert master.merge(other.take_unsent()) == 1
+    assert master.merge(other.take_unsent()) == 0
+    assert master.conflicts == 1
