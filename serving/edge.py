@@ -145,8 +145,9 @@ async def _authorised(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     token = request.app[TOKEN]
-    borne = request.headers.get("Authorization", "")
-    if token and request.path != "/ping" and not hmac.compare_digest(borne.encode(), f"Bearer {token}".encode()):
+    # aiohttp keeps bytes that are not UTF-8 as surrogates.
+    borne = request.headers.get("Authorization", "").encode(errors="surrogateescape")
+    if token and request.path != "/ping" and not hmac.compare_digest(borne, f"Bearer {token}".encode()):
         raise web.HTTPUnauthorized(text="The header Authorization must bear the server's token.")
     return await handler(request)
 

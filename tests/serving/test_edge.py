@@ -56,10 +56,13 @@ def test_the_size_limit_is_the_configured_one(orphan: str) -> None:
     assert requests.post(f"{orphan}/predictions/pathmnist", data=b"x" * 1001, timeout=10).status_code == 413
 
 
-@pytest.mark.parametrize("borne", [None, "Bearer wrong", "secret", "bearer secret", "Bearer secret\u00e9"])
+@pytest.mark.parametrize(
+    "borne", [None, "Bearer wrong", "secret", "bearer secret", "Bearer secret\u00e9", b"Bearer secret\xe9"]
+)
 @pytest.mark.parametrize("path", ["predictions/pathmnist", "explanations/pathmnist", "metrics", "nowhere"])
-def test_without_the_token_nothing_is_told(guarded: str, path: str, borne: str | None) -> None:
-    headers = {"Authorization": borne.encode()} if borne else {}
+def test_without_the_token_nothing_is_told(guarded: str, path: str, borne: str | bytes | None) -> None:
+    value = borne.encode() if isinstance(borne, str) else borne
+    headers = {"Authorization": value} if value else {}
     method = requests.get if path == "metrics" else requests.post
     response = method(f"{guarded}/{path}", headers=headers, timeout=10)
     assert (response.status_code, response.json()["error"]["code"]) == (401, "unauthorized")
