@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from export.archive import MODEL_NAME, write_archive
 from export.attribution import compare, require_maps
+from export.backends import write_backend_files
 from export.explanation import write_explanation
 from export.graph import write_onnx
 from export.onnx_file import OPSET, describe
@@ -49,7 +51,9 @@ def export(checkpoint: Path, output: Path, tiles: NDArray[np.uint8]) -> dict[str
     require_parity(parity)
     write_explanation(model, metadata, explain_file)
     require_maps(compare(model, explain_file, NOISE, n_steps=2))
-    write_archive(checkpoint, model.version, archive)
+    with tempfile.TemporaryDirectory() as folder:
+        write_backend_files(model, metadata, Path(folder))
+        write_archive(checkpoint, model.version, Path(folder), archive)
     manifest = make_manifest(model, [onnx_file, explain_file, archive], parity)
     write_json(manifest_file, manifest)
     return manifest

@@ -9,6 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from handler.backend import NETWORK_MNN, NETWORK_ONNX
 from handler.confidence import CONFIDENCE
 from handler.model import CARD, WEIGHTS
 
@@ -21,8 +22,9 @@ CONFIG = ROOT / "export" / "model-config.yaml"
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
-def write_archive(checkpoint: Path, version: str, path: Path) -> None:
-    """Package a checkpoint folder with torch-model-archiver, then zip it in a fixed order with a fixed time."""
+def write_archive(checkpoint: Path, version: str, backend_files: Path, path: Path) -> None:
+    """Package a checkpoint folder and the files of its backends with torch-model-archiver, then zip it in a fixed order
+    with a fixed time."""
     with tempfile.TemporaryDirectory() as folder:
         staging, unpacked = Path(folder, "extra"), Path(folder, "out")
         unpacked.mkdir()
@@ -34,6 +36,8 @@ def write_archive(checkpoint: Path, version: str, path: Path) -> None:
         for name in (CARD, CONFIDENCE, NOTICE):
             if (checkpoint / name).is_file():
                 shutil.copy(checkpoint / name, staging)
+        for name in (NETWORK_ONNX, NETWORK_MNN):
+            shutil.copy(backend_files / name, staging)
         _run_archiver(
             {
                 "model-name": MODEL_NAME,

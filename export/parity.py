@@ -9,7 +9,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from handler.engine import TorchEngine
+from handler.engine import Engine
 from handler.model import Model
 
 MAX_LOGIT_DIFFERENCE = 1e-4
@@ -39,7 +39,7 @@ def split_batches(tiles: NDArray[np.uint8], size: int) -> list[NDArray[np.uint8]
 def measure_parity(model: Model, onnx_file: Path, tiles: NDArray[np.uint8], batch_size: int = 32) -> Parity:
     """Compare ONNX Runtime on the CPU with PyTorch on tiles uint8 `[N, S, S, 3]`."""
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
-    engine = TorchEngine(model, torch.device("cpu"))
+    engine = Engine(model, torch.device("cpu"))
     differences, agreements = [], []
     for batch in split_batches(tiles, batch_size):
         expected = engine.forward(list(batch)).logits.numpy()

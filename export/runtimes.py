@@ -27,7 +27,7 @@ from onnx.reference import ReferenceEvaluator
 from export.archive import MODEL_NAME
 from export.parity import split_batches
 from export.web import PACKAGES, MissingRuntimeError, chromium_page, link, serve_folder
-from handler.engine import TorchEngine
+from handler.engine import Engine
 from handler.model import Model, load_model
 from training.checkpoint import SHIPPED, write_json
 from training.data import read_npz
@@ -179,7 +179,7 @@ RUNTIMES: dict[str, Callable[[Path, Tiles], Answer]] = {
 
 def expected_logits(model: Model, tiles: Tiles) -> Logits:
     """PyTorch's answers."""
-    engine = TorchEngine(model, torch.device("cpu"))
+    engine = Engine(model, torch.device("cpu"))
     batches = split_batches(tiles, BATCH_SIZE)
     return np.concatenate([engine.forward(list(batch)).logits.numpy() for batch in batches])
 

@@ -38,7 +38,7 @@ class Model:
     confidence: Confidence | None = None
 
     def identity(self) -> dict[str, Any]:
-        """The `model` block of every answer."""
+        """Which model it is."""
         return {
             "name": self.name,
             "version": self.version,

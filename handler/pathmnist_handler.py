@@ -11,6 +11,7 @@ import torch
 from ts.metrics.dimension import Dimension
 
 from handler.cache import AttributionCache
+from handler.engine import Engine, choose_engine
 from handler.image import ImageLimits
 from handler.model import load_model
 from handler.request import RawRequest
@@ -29,10 +30,11 @@ class PathMNISTHandler:
         settings = context.model_yaml_config.get("handler", {})
         gpu = properties.get("gpu_id")
         device = torch.device("cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}")
-        _enter_pool(settings.get("pools", {}).get(context.model_name, {}))
-        model = load_model(Path(properties["model_dir"]), device)
+        pool = settings.get("pools", {}).get(context.model_name, {})
+        _enter_pool(pool)
+        engine = _open_engine(Path(properties["model_dir"]), device, {**settings, **pool}.get("engine", {}))
         limits = ImageLimits(**settings.get("image_limits", {}))
-        self._service = Service(model, device, limits, _open_cache(settings.get("cache", {})))
+        self._service = Service(engine, limits, _open_cache(settings.get("cache", {})))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch."""
@@ -55,6 +57,12 @@ def _enter_pool(pool: dict[str, Any]) -> None:
         os.nice(pool["niceness"])
     if "core_share" in pool:
         torch.set_num_threads(max(1, round(pool["core_share"] * torch.get_num_threads())))
+
+
+def _open_engine(folder: Path, device: torch.device, settings: dict[str, Any]) -> Engine:
+    """The fastest engine that gives PyTorch's logits, in the order that the settings name for the device."""
+    backends = settings.get(device.type, ["torch"])
+    return choose_engine(load_model(folder, device), device, folder, backends, settings.get("tolerance", 0))
 
 
 def _open_cache(settings: dict[str, Any]) -> AttributionCache | None:

@@ -15,18 +15,16 @@ from typing import Any
 
 import numpy as np
 import orjson
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from handler.cache import AttributionCache
 from handler.confidence import Confidence
-from handler.engine import Forward, TorchEngine
+from handler.engine import Engine, Forward
 from handler.errors import RequestError, error_json
 from handler.explain.attribution import BudgetExceededError, Display
 from handler.explainer import Explainer, Job, Result
 from handler.image import ImageLimits
-from handler.model import Model
 from handler.network import embedding
 from handler.options import Options
 from handler.render import describe, draw, strength_of
@@ -48,14 +46,12 @@ class Response:
 
 
 class Service:
-    """Answers requests with one model on one device."""
+    """Answers requests with one engine's model."""
 
-    def __init__(
-        self, model: Model, device: torch.device, limits: ImageLimits, cache: AttributionCache | None = None
-    ) -> None:
-        self._model = model
-        self._engine = TorchEngine(model, device)
-        self._explainer = Explainer(model, cache)
+    def __init__(self, engine: Engine, limits: ImageLimits, cache: AttributionCache | None = None) -> None:
+        self._engine = engine
+        self._model = engine.model
+        self._explainer = Explainer(engine.model, cache)
         self._limits = limits
 
     def respond(self, requests: Sequence[RawRequest]) -> list[Response]:
@@ -121,7 +117,7 @@ class Service:
         probabilities = (logits / temperature).softmax(dim=0).tolist()
         tissue = TISSUES[int(logits.argmax())]
         body: dict[str, Any] = {
-            "model": self._model.identity(),
+            "model": self._engine.identity(),
             "prediction": {
                 "class_id": tissue.class_id,
                 "code": tissue.code,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.__main__ import export
+from handler.engine import Engine
 from handler.image import ImageLimits
 from handler.model import Model, load_model
 from handler.service import Service
@@ -49,7 +50,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="session")
 def service(model: Model) -> Service:
-    return Service(model, torch.device("cpu"), ImageLimits())
+    return Service(Engine(model, torch.device("cpu")), ImageLimits())
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from handler.confidence import CONFIDENCE, Confidence, save_confidence
-from handler.engine import TorchEngine
+from handler.engine import Engine
 from handler.model import Model, load_model
 from handler.network import embedding
 from training.calibration import (
@@ -63,7 +63,7 @@ class Outputs:
 
 def run_network(model: Model, images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None) -> Outputs:
     """Embeddings and logits, in batches."""
-    engine = TorchEngine(model, torch.device("cpu"))
+    engine = Engine(model, torch.device("cpu"))
     embeddings, logits = [], []
     for start in range(0, len(images), BATCH):
         forward = engine.forward(list(images[start : start + BATCH]))

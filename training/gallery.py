@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from handler.engine import Engine
 from handler.image import ImageLimits
 from handler.model import load_model
 from handler.request import RawRequest
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--data", metavar="medmnist|FILE.npz", help="show test tiles of this data instead")
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     arguments = parser.parse_args()
-    service = Service(load_model(arguments.checkpoint), torch.device("cpu"), ImageLimits())
+    service = Service(Engine(load_model(arguments.checkpoint), torch.device("cpu")), ImageLimits())
     sheet = draw_gallery(service, one_of_each_class(arguments.data))
     sheet.quantize(256, dither=Image.Dither.NONE).save(arguments.output, optimize=True)
 

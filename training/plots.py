@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from handler.engine import Engine
 from handler.image import ImageLimits
 from handler.model import Model
 from handler.service import Service
@@ -65,7 +66,7 @@ def plot_classes(counts: dict[str, dict[str, int]], path: Path) -> None:
 
 def worst_sheet(model: Model, split: Split, worst: Sequence[dict[str, Any]], columns: int = 8) -> Image.Image:
     """Each tile above its Grad-CAM overlay for the class predicted, captioned `true > predicted probability`."""
-    service = Service(model, torch.device("cpu"), ImageLimits())
+    service = Service(Engine(model, torch.device("cpu")), ImageLimits())
     rows = max(1, -(-len(worst) // columns))
     sheet = Image.new("RGB", (columns * CELL, rows * (CAPTION + 2 * CELL)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchvision.models import ResNet
 from tqdm import tqdm
 
-from handler.engine import TorchEngine
+from handler.engine import Engine
 from handler.explain.attribution import Attribution, Question
 from handler.explain.baseline import baseline_input
 from handler.explain.evaluator import Evaluator
@@ -45,7 +45,7 @@ class Measurement:
 
     def __init__(self, model: Model, references: Path, steps: int = REFERENCE_STEPS) -> None:
         self._model = model
-        self._engine = TorchEngine(model, torch.device("cpu"))
+        self._engine = Engine(model, torch.device("cpu"))
         self._evaluator = Evaluator(model.network)
         self._references = references
         self._steps = steps

@@ -11,7 +11,7 @@ from PIL import Image
 
 from export.runtimes import FOLDER, node_program, web_version
 from export.web import PACKAGES, MissingRuntimeError, chromium_page, link, serve_folder
-from handler.engine import TorchEngine
+from handler.engine import Engine
 from handler.model import Model
 from handler.tissue import CODES
 from serving.server import ROOT
@@ -24,7 +24,7 @@ def assert_pytorchs(line: str, model: Model) -> None:
     """The line is the code of PyTorch's class and its probability."""
     code, probability = line.split()
     image = np.array(Image.open(TILE).convert("RGB"))
-    logits = TorchEngine(model, torch.device("cpu")).forward([image]).logits
+    logits = Engine(model, torch.device("cpu")).forward([image]).logits
     assert model.confidence is not None
     probabilities = (logits[0] / model.confidence.temperature).softmax(dim=0)
     assert code == CODES[int(probabilities.argmax())]

@@ -18,7 +18,7 @@ from export.attribution import MAPS, compare, map_errors
 from export.explanation import OUTPUTS, ExplanationGraph
 from export.runtimes import FOLDER, node_program, web_version
 from export.web import MissingRuntimeError
-from handler.engine import TorchEngine
+from handler.engine import Engine
 from handler.explain.baseline import baseline_input
 from handler.model import Model
 from tests.conftest import Pixels
@@ -111,7 +111,7 @@ def test_images_of_any_size_are_explained(session: onnxruntime.InferenceSession,
     image = np.random.default_rng(0).integers(0, 256, (1, 90, 61, 3), dtype=np.uint8)
     answers = explain(session, image, [1], 0)
     assert answers["saliency"].shape == (1, 3, 224, 224)
-    expected = TorchEngine(model, torch.device("cpu")).forward(list(image)).logits.numpy()
+    expected = Engine(model, torch.device("cpu")).forward(list(image)).logits.numpy()
     assert np.abs(answers["logits"] - expected).max() < 1e-4
 
 

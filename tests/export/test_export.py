@@ -11,7 +11,7 @@ import torch
 from export.__main__ import export
 from export.attribution import require_maps
 from export.parity import Parity, ParityError, measure_parity, require_parity
-from handler.engine import TorchEngine
+from handler.engine import Engine
 from handler.model import CARD, Model, file_digest
 from handler.tissue import CODES, DISCLAIMER
 from serving.server import ROOT
@@ -38,7 +38,7 @@ def test_images_of_any_size_get_pytorchs_answers(
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, *shape, 3), dtype=np.uint8)
     logits, probabilities, cam, embedding = session.run(None, {"image": images})
-    forward = TorchEngine(model, torch.device("cpu")).forward(list(images))
+    forward = Engine(model, torch.device("cpu")).forward(list(images))
     assert np.abs(logits - forward.logits.numpy()).max() < 1e-4
     assert model.confidence is not None
     calibrated = (forward.logits / model.confidence.temperature).softmax(dim=1)

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from handler.confidence import CONFIDENCE, Confidence, ConfidenceError, load_confidence, save_confidence
+from handler.engine import Engine
 from handler.image import ImageLimits
 from handler.model import Model
 from handler.request import RawRequest
@@ -85,7 +86,7 @@ def test_the_distance_is_mahalanobis() -> None:
 
 
 def service_with(model: Model, confidence: Confidence | None) -> Service:
-    return Service(replace(model, confidence=confidence), torch.device("cpu"), ImageLimits())
+    return Service(Engine(replace(model, confidence=confidence), torch.device("cpu")), ImageLimits())
 
 
 def test_an_answer_says_what_it_is_worth(model: Model, tiles: Pixels, encode: Encode) -> None:

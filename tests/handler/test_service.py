@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from handler.cache import AttributionCache
+from handler.engine import Engine
 from handler.explain.attribution import Attribution, Method, Parameters, Plan, Points, Question
 from handler.explain.registry import METHODS
 from handler.image import ImageLimits
@@ -109,7 +110,7 @@ def test_the_raw_map_is_exact_in_single_and_close_in_half_precision(service: Ser
 @pytest.fixture
 def caching(model: Model, tmp_path: Path) -> Iterator[Service]:
     cache = AttributionCache(tmp_path, 100_000_000)
-    yield Service(model, torch.device("cpu"), ImageLimits(), cache)
+    yield Service(Engine(model, torch.device("cpu")), ImageLimits(), cache)
     cache.close()
 
 
@@ -142,9 +143,8 @@ def test_another_target_model_or_pixel_is_another_question(
         RawRequest({"body": encode(changed), "method": "saliency", "target": "1"}, explain=True),
     ]
     assert [response.cache_hits for response in caching.respond(others)] == [0, 0]
-    updated = Service(
-        replace(model, digest="another"), torch.device("cpu"), ImageLimits(), AttributionCache(tmp_path, 100_000_000)
-    )
+    other = Engine(replace(model, digest="another"), torch.device("cpu"))
+    updated = Service(other, ImageLimits(), AttributionCache(tmp_path, 100_000_000))
     request = RawRequest({"body": encode(tiles[0]), "method": "saliency", "target": "1"}, explain=True)
     assert updated.respond([request])[0].cache_hits == 0
     assert caching.respond([request])[0].cache_hits == 1
@@ -221,7 +221,7 @@ def test_a_model_sure_beyond_rounding_is_explained_all_the_same(model: Model, pn
     """A softmax at exactly 0 and 1 has no gradient; logits have."""
     network = deepcopy(model.network)
     network.fc.weight.data *= 1000
-    sure = Service(replace(model, network=network), torch.device("cpu"), ImageLimits())
+    sure = Service(Engine(replace(model, network=network), torch.device("cpu")), ImageLimits())
     body = answer(sure, {"body": pngs[0], "method": "gradcam,saliency", "return": "raw"}, explain=True)
     assert body["prediction"]["probability"] == 1
     for explanation in body["explanations"]:
@@ -232,7 +232,7 @@ def test_a_model_sure_beyond_rounding_is_explained_all_the_same(model: Model, pn
 
 def test_a_saturated_model_fails_alone_and_by_name(model: Model, pngs: list[bytes]) -> None:
     """Weights that give infinite logits: a fault of ours, reported as such, never NaN in JSON."""
-    broken = Service(model, torch.device("cpu"), ImageLimits())
+    broken = Service(Engine(model, torch.device("cpu")), ImageLimits())
     weight = model.network.fc.weight.data.clone()
     try:
         model.network.fc.weight.data.fill_(float("inf"))
@@ -244,13 +244,13 @@ def test_a_saturated_model_fails_alone_and_by_name(model: Model, pngs: list[byte
 
 
 def test_the_identity_is_the_models(model: Model, service: Service, pngs: list[bytes]) -> None:
-    assert answer(service, {"body": pngs[0]})["model"] == model.identity()
+    assert answer(service, {"body": pngs[0]})["model"] == {**model.identity(), "engine": "torch"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 def test_a_gpu_gives_the_cpus_answers(model: Model, service: Service, pngs: list[bytes]) -> None:
     device = torch.device("cuda:0")
-    on_gpu = Service(replace(model, network=model.network.to(device)), device, ImageLimits())
+    on_gpu = Service(Engine(replace(model, network=model.network.to(device)), device), ImageLimits())
     requests = [RawRequest({"body": png}) for png in pngs]
     found = [json.loads(response.body)["logits"] for response in on_gpu.respond(requests)]
     model.network.cpu()

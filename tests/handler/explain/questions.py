@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.models import ResNet
 
-from handler.engine import TorchEngine
+from handler.engine import Engine
 from handler.explain.attribution import Attribution, Question
 from handler.explain.evaluator import Evaluator
 from handler.explain.registry import METHODS
@@ -20,7 +20,7 @@ from training.checkpoint import SHIPPED
 
 def ask(model: Model, tiles: Pixels, targets: list[int]) -> Question:
     """One tile for each target."""
-    forward = TorchEngine(model, torch.device("cpu")).forward(list(tiles))
+    forward = Engine(model, torch.device("cpu")).forward(list(tiles))
     coefficients = torch.eye(9)[targets]
     return Question(model.network, model.preprocessing, forward.inputs, forward.features, forward.logits, coefficients)
 
