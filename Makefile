@@ -5,7 +5,7 @@ DEMO_BIN := .venv-demo/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
 SOURCES := $(wildcard handler/*.py handler/explain/*.py export/*.py export/*.yaml)
 
-.PHONY: serve stop demo screenshots test check train evaluate report export loadtest lock clean
+.PHONY: serve stop demo screenshots test check train evaluate report export loadtest bench lock clean
 
 ## serve: build what is missing, start TorchServe, print ready after a real prediction; Ctrl-C ends it
 serve: .venv/serve.stamp model_store/manifest.json
@@ -55,6 +55,10 @@ export: .venv/serve.stamp
 loadtest: .venv/serve.stamp .venv/loadtest.stamp model_store/manifest.json
 	$(BIN)/python -m loadtest $(ARGS)
 
+## bench: this server beside TorchServe's own handler, FastAPI, LitServe and BentoML; a quarter of an hour (ARGS)
+bench: .venv/test.stamp .venv-bench/bench.stamp model_store/manifest.json
+	$(BIN)/python -m bench $(ARGS)
+
 model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(BIN)/python -m export
 
@@ -70,6 +74,13 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 .venv-demo/bin/pip:
 	$(PYTHON) -m venv .venv-demo
 	$(DEMO_BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
+
+# Servers to compare with, which pin what they like.
+.venv-bench/bench.stamp: pyproject.toml bench/constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check pip==26.3
+	.venv-bench/bin/pip install --quiet --disable-pip-version-check --group bench --constraint bench/constraints.txt
+	touch $@
 
 .venv-demo/demo.stamp: pyproject.toml demo/constraints.txt | .venv-demo/bin/pip
 	$(DEMO_BIN)/pip install --quiet --disable-pip-version-check --group demo --constraint demo/constraints.txt

@@ -1,0 +1,1 @@
+"""Benchmarks of this server beside others: the same weights, the same images, the same client."""

