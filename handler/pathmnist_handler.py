@@ -2,20 +2,22 @@
 
 import os
 import tempfile
-from collections import Counter
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
+import orjson
 import torch
-from ts.metrics.dimension import Dimension
 
 from handler.cache import AttributionCache
 from handler.engine import Engine, choose_engine
 from handler.image import ImageLimits
 from handler.model import load_model
 from handler.request import RawRequest
-from handler.service import Response, Service
+from handler.service import Service
+
+# For the log of the edge, which does not hand it on.
+FACTS_HEADER = "X-Facts"
 
 
 class PathMNISTHandler:
@@ -46,8 +48,8 @@ class PathMNISTHandler:
         for index, response in enumerate(responses):
             context.set_response_content_type(index, "application/json")
             context.set_response_status(response.status, HTTPStatus(response.status).phrase, index)
-        _count_cache(responses, context.metrics)
-        _count_classes(responses, context.metrics)
+            facts = {"outcome": response.outcome, "batch_size": len(responses), **response.facts}
+            context.set_response_header(index, FACTS_HEADER, orjson.dumps(facts).decode())
         return [response.body for response in responses]
 
 
@@ -71,17 +73,3 @@ def _open_cache(settings: dict[str, Any]) -> AttributionCache | None:
         return None
     folder = Path(settings.get("folder") or Path(tempfile.gettempdir()) / "explanations")
     return AttributionCache(folder, settings["bytes"])
-
-
-def _count_cache(responses: list[Response], metrics: Any) -> None:
-    hits = sum(response.cache_hits for response in responses)
-    misses = sum(response.cache_misses for response in responses)
-    for name, count in (("hits", hits), ("misses", misses)):
-        if count:
-            # TorchServe appends to the list it is given, by default to one that all calls share.
-            metrics.add_counter(f"explanation_cache_{name}_total", count, dimensions=[])
-
-
-def _count_classes(responses: list[Response], metrics: Any) -> None:
-    for code, count in Counter(response.code for response in responses if response.code).items():
-        metrics.add_counter("predicted_class_total", count, dimensions=[Dimension("Class", code)])

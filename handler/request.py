@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,20 +25,27 @@ class RawRequest:
     fields: Mapping[str, Any]
     explain: bool = False
 
+    @property
+    def verb(self) -> str:
+        """The first part of the path it came by."""
+        return "explanations" if self.explain else "predictions"
+
 
 @dataclass(frozen=True)
 class TileRequest:
-    """A decoded image, uint8 `[H, W, 3]`, and what is wanted for it."""
+    """A decoded image, uint8 `[H, W, 3]`, what is wanted for it, and the SHA-256 of its file."""
 
     image: NDArray[np.uint8]
     options: Options
+    digest: str
 
 
 def parse_request(request: RawRequest, limits: ImageLimits) -> TileRequest:
     """Validate everything a request asks for; options first, because they cost nothing. Raises `RequestError`."""
     body, options = _separate(request.fields)
     wanted = parse_options(options, request.explain)
-    return TileRequest(decode_image(_image_bytes(body), limits), wanted)
+    file = _image_bytes(body)
+    return TileRequest(decode_image(file, limits), wanted, hashlib.sha256(file).hexdigest())
 
 
 def _separate(fields: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:

@@ -8,9 +8,8 @@ response depends on its own request alone.
 import base64
 import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import orjson
 from numpy.typing import NDArray
 from torch import Tensor
 
+from handler import metrics
 from handler.cache import AttributionCache
 from handler.confidence import Confidence
 from handler.engine import Engine, Forward
@@ -36,13 +36,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP status, a JSON body, the predicted class's code, and how many maps the cache had, or had not."""
+    """An HTTP status, a JSON body, `outcome` (ok, or the code of the error), and facts for a log: no image content."""
 
     status: int
     body: bytes
-    code: str | None = None
-    cache_hits: int = 0
-    cache_misses: int = 0
+    outcome: str = "ok"
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Service:
@@ -56,18 +55,23 @@ class Service:
 
     def respond(self, requests: Sequence[RawRequest]) -> list[Response]:
         """Answer every request; never raises for a fault of one of them."""
+        metrics.BATCH_SIZE.observe(len(requests))
         parsed = [self._parse(request) for request in requests]
         tiles = {index: item for index, item in enumerate(parsed) if isinstance(item, TileRequest)}
         responses = {index: item for index, item in enumerate(parsed) if isinstance(item, Response)}
         if tiles:
             responses |= dict(zip(tiles, self._answer(list(tiles.values())), strict=True))
-        return [responses[index] for index in range(len(requests))]
+        answers = [responses[index] for index in range(len(requests))]
+        for request, answer in zip(requests, answers, strict=True):
+            metrics.REQUESTS.labels(request.verb, answer.outcome).inc()
+        return answers
 
     def _parse(self, request: RawRequest) -> TileRequest | Response:
         try:
-            return parse_request(request, self._limits)
+            with metrics.STAGE.labels("decode").time():
+                return parse_request(request, self._limits)
         except RequestError as error:
-            return _json_response(error.status, error.to_json())
+            return Response(error.status, orjson.dumps(error.to_json()), error.code)
         except Exception:
             logger.exception("a request could not be parsed")
             return _internal_error()
@@ -75,22 +79,26 @@ class Service:
     def _answer(self, tiles: list[TileRequest]) -> list[Response]:
         start = time.monotonic()
         try:
-            forward = self._engine.forward([tile.image for tile in tiles])
+            with metrics.STAGE.labels("model").time():
+                forward = self._engine.forward([tile.image for tile in tiles])
         except Exception:
             logger.exception("classification of %d tiles failed", len(tiles))
             return [_internal_error() for _ in tiles]
         logits = forward.logits.double().cpu()
         results: list[list[dict[str, Any] | None]] = [[None] * len(tile.options.explanations) for tile in tiles]
-        cached: list[Counter[bool | None]] = [Counter() for _ in tiles]
-        jobs = _jobs(tiles, logits, start)
-        for job, result in zip(jobs, self._explainer.explain(jobs, forward), strict=True):
+        for job, result in self._explain(_jobs(tiles, logits, start), forward):
             results[job.row][job.position] = self._explanation_json(job, result)
-            cached[job.row][result.cached] += 1
         distances = self._ood_scores(forward)
-        return [
-            self._tile_response(tile.options, logits[row], distances[row], results[row], cached[row])
-            for row, tile in enumerate(tiles)
-        ]
+        return [self._tile_response(tile, logits[row], distances[row], results[row]) for row, tile in enumerate(tiles)]
+
+    def _explain(self, jobs: list[Job], forward: Forward) -> list[tuple[Job, Result]]:
+        if not jobs:
+            return []
+        with metrics.STAGE.labels("explain").time():
+            results = self._explainer.explain(jobs, forward)
+        for job, result in zip(jobs, results, strict=True):
+            _count(job, result)
+        return list(zip(jobs, results, strict=True))
 
     def _ood_scores(self, forward: Forward) -> list[float | None]:
         confidence = self._model.confidence
@@ -101,11 +109,10 @@ class Service:
 
     def _tile_response(
         self,
-        options: Options,
+        tile: TileRequest,
         logits: Tensor,
         ood_score: float | None,
         explanations: list[dict[str, Any] | None],
-        cached: Counter[bool | None],
     ) -> Response:
         if not logits.isfinite().all():
             logger.error("the network gave logits that are not finite")
@@ -127,12 +134,24 @@ class Service:
             },
             "probabilities": dict(zip(CODES, probabilities, strict=True)),
             "logits": logits.tolist(),
-            **trust_json(confidence, options, tissue, probabilities, ood_score),
+            **trust_json(confidence, tile.options, tissue, probabilities, ood_score),
         }
         if explanations:
             body["explanations"] = explanations
-        answer = _json_response(200, body)
-        return replace(answer, code=tissue.code, cache_hits=cached[True], cache_misses=cached[False])
+        metrics.PREDICTED_CLASS.labels(tissue.code).inc()
+        metrics.CONFIDENCE.observe(probabilities[tissue.class_id])
+        if confidence and ood_score is not None:
+            metrics.OOD_RATIO.observe(ood_score / confidence.ood_threshold)
+        facts = {
+            "image_sha256": tile.digest,
+            "model_digest": self._model.digest,
+            "engine": self._engine.backend,
+            "code": tissue.code,
+            "probability": probabilities[tissue.class_id],
+            "ood_score": ood_score,
+            "explanations": [wanted.method.name for wanted in tile.options.explanations],
+        }
+        return Response(200, orjson.dumps(body), facts=facts)
 
     def _explanation_json(self, job: Job, result: Result) -> dict[str, Any] | None:
         """One explanation of an answer; None for a fault of ours."""
@@ -162,7 +181,8 @@ class Service:
         wanted = job.wanted
         display: Display = "signed" if wanted.contrast is not None and values.ndim == 2 else wanted.method.display
         strength = strength_of(values, display)
-        picture = draw(strength, job.image, display, wanted.rendering, self._model.preprocessing.input_size)
+        with metrics.STAGE.labels("render").time():
+            picture = draw(strength, job.image, display, wanted.rendering, self._model.preprocessing.input_size)
         rendering = describe(picture, display, wanted.rendering)
         return {"rendering": rendering, "heatmap": picture.heatmap, "overlay": picture.overlay}
 
@@ -221,12 +241,23 @@ def _raw_json(values: NDArray[np.float32], dtype: str) -> dict[str, Any]:
     }
 
 
-def _json_response(status: int, body: dict[str, Any]) -> Response:
-    return Response(status, orjson.dumps(body))
+def _count(job: Job, result: Result) -> None:
+    """One explanation for Prometheus."""
+    method, outcome = job.wanted.method.name, result.outcome
+    if result.cached is not None:
+        metrics.CACHE.labels("hit" if result.cached else "miss").inc()
+    if isinstance(outcome, BudgetExceededError):
+        metrics.EXPLANATIONS.labels(method, "budget_exceeded").inc()
+        return
+    if isinstance(outcome, Exception):
+        metrics.EXPLANATIONS.labels(method, "failed").inc()
+        return
+    metrics.EXPLANATIONS.labels(method, "ok").inc()
+    if method == "integrated_gradients":
+        metrics.EVALUATIONS.observe(outcome.facts["gradient_evaluations"])
+        metrics.RESIDUAL.observe(outcome.facts["completeness_residual"])
 
 
 def _internal_error() -> Response:
-    return _json_response(
-        500,
-        error_json("internal_error", "The server failed to answer this request.", None),
-    )
+    error = error_json("internal_error", "The server failed to answer this request.", None)
+    return Response(500, orjson.dumps(error), "internal_error")
