@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from export.archive import MODEL_NAME, write_archive
 from export.attribution import compare, require_maps
 from export.explanation import write_explanation
+from export.golden import golden_answer
 from export.graph import write_onnx
 from export.onnx_file import OPSET, describe
 from export.parity import Parity, ParityError, measure_parity, require_parity
@@ -56,10 +57,11 @@ def export(checkpoint: Path, output: Path, tiles: NDArray[np.uint8]) -> dict[str
 
 
 def make_manifest(model: Model, files: list[Path], parity: Parity) -> dict[str, Any]:
-    """Digests, sizes, versions and parity figures."""
+    """Digests, sizes, the golden tile, versions and parity figures."""
     return {
         "model": model.identity(),
         "artifacts": {file.name: {"sha256": file_digest(file), "bytes": file.stat().st_size} for file in files},
+        "golden": golden_answer(model),
         "onnx": {
             "opset": OPSET,
             "parity": {"runtime": "onnxruntime CPU", **parity.to_json()},
