@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from ts.metrics.dimension import Dimension
 
-from handler.cache import AttributionCache
+from handler.cache import AttributionCache, open_cache
 from handler.image import ImageLimits
 from handler.model import load_model
 from handler.request import RawRequest
@@ -29,7 +29,10 @@ class PathMNISTHandler:
         settings = context.model_yaml_config.get("handler", {})
         gpu = properties.get("gpu_id")
         device = torch.device("cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}")
-        _enter_pool(settings.get("pools", {}).get(context.model_name, {}))
+        pool = settings.get("pools", {}).get(context.model_name, {})
+        _enter_pool(pool)
+        # Over gRPC no header says what is asked, so the name does.
+        self._explains = pool.get("explains", False)
         model = load_model(Path(properties["model_dir"]), device)
         limits = ImageLimits(**settings.get("image_limits", {}))
         self._service = Service(model, device, limits, _open_cache(settings.get("cache", {})))
@@ -37,7 +40,7 @@ class PathMNISTHandler:
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch."""
         requests = [
-            RawRequest(fields, context.get_request_header(index, "explain") == "True")
+            RawRequest(fields, self._explains or context.get_request_header(index, "explain") == "True")
             for index, fields in enumerate(data)
         ]
         responses = self._service.respond(requests)
@@ -62,7 +65,7 @@ def _open_cache(settings: dict[str, Any]) -> AttributionCache | None:
     if not settings:
         return None
     folder = Path(settings.get("folder") or Path(tempfile.gettempdir()) / "explanations")
-    return AttributionCache(folder, settings["bytes"])
+    return open_cache(folder, settings["bytes"])
 
 
 def _count_cache(responses: list[Response], metrics: Any) -> None:
