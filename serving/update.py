@@ -31,29 +31,48 @@ def update(settings: dict[str, str], model_store: Path, folder: Path) -> str:
     """
     require_exported(folder)
     manifest = folder / "manifest.json"
-    version = json.loads(manifest.read_text())["model"]["version"]
-    golden = read_golden(manifest)
+    try:
+        golden = read_golden(manifest)
+    except NotReadyError as error:
+        raise ServerError(str(error)) from error
+    version = str(json.loads(manifest.read_text())["model"]["version"])
     staged = model_store / f"pathmnist-{version}.mar"
     shutil.copy(folder / ARCHIVE, staged)
-    management = settings["management_address"]
     try:
-        for pool in POOLS:
-            _register(management, staged, pool, json.loads(settings["models"])[pool])
-            _require_golden(settings["inference_address"], pool, version, golden)
-        replaced = {pool: _default_version(management, pool) for pool in POOLS}
-        for pool in POOLS:
-            _call("PUT", f"{management}/models/{pool}/{version}/set-default")
-        for pool in POOLS:
-            _drop_all_but(management, pool, {version, replaced[pool]})
+        _load(settings, staged, version, golden)
     finally:
         staged.unlink()
+    _activate(settings["management_address"], version)
     _replace(folder / ARCHIVE, model_store)
     _replace(manifest, model_store)
-    return str(version)
+    return version
 
 
-def _register(management: str, archive: Path, pool: str, settings: dict[str, Any]) -> None:
-    """Load an archive with the batching and workers of the version that the config file names."""
+def _load(settings: dict[str, str], archive: Path, version: str, golden: GoldenTile) -> None:
+    """Load a version into every pool, or into none."""
+    management = settings["management_address"]
+    loaded = []
+    try:
+        for pool in POOLS:
+            if _register(management, archive, pool, json.loads(settings["models"])[pool]):
+                loaded.append(pool)
+            _require_golden(settings["inference_address"], pool, version, golden)
+    except ServerError:
+        for pool in loaded:
+            _call("DELETE", f"{management}/models/{pool}/{version}")
+        raise
+
+
+def _activate(management: str, version: str) -> None:
+    replaced = {pool: _default_version(management, pool) for pool in POOLS}
+    for pool in POOLS:
+        _call("PUT", f"{management}/models/{pool}/{version}/set-default")
+    for pool in POOLS:
+        _drop_all_but(management, pool, {version, replaced[pool]})
+
+
+def _register(management: str, archive: Path, pool: str, settings: dict[str, Any]) -> bool:
+    """Load an archive with the batching and workers that the config file names; False where its version is loaded."""
     (limits,) = settings.values()
     options = {
         "url": archive.name,
@@ -63,7 +82,8 @@ def _register(management: str, archive: Path, pool: str, settings: dict[str, Any
         "max_batch_delay": limits["maxBatchDelay"],
         "synchronous": "true",
     }
-    _call("POST", f"{management}/models?{urllib.parse.urlencode(options)}", accept=HTTPStatus.CONFLICT)
+    url = f"{management}/models?{urllib.parse.urlencode(options)}"
+    return _call("POST", url, accept=HTTPStatus.CONFLICT) is not None
 
 
 def _require_golden(inference: str, pool: str, version: str, golden: GoldenTile) -> None:

@@ -29,15 +29,15 @@ SHIFT = 3.0
 VERBS = ("predictions", "explanations")
 
 
-def export_shifted(checkpoint: Path, folder: Path) -> None:
-    """Version 2.0: the shipped network with another bias, so that its answers are known and different. ONNX files,
-    which no server reads, are left out."""
+def export_shifted(checkpoint: Path, folder: Path, version: str) -> None:
+    """A version of its own: the shipped network with another bias, so that its answers are known and different. ONNX
+    files, which no server reads, are left out."""
     checkpoint.mkdir()
     weights = load_file(SHIPPED / WEIGHTS)
     weights["fc.bias"] = weights["fc.bias"] + np.float32(SHIFT)
     save_file(weights, checkpoint / WEIGHTS)
     card = json.loads((SHIPPED / CARD).read_text())
-    card |= {"version": "2.0", "digest": file_digest(checkpoint / WEIGHTS)}
+    card |= {"version": version, "digest": file_digest(checkpoint / WEIGHTS)}
     (checkpoint / CARD).write_text(json.dumps(card))
     folder.mkdir()
     model = load_model(checkpoint)
@@ -54,11 +54,11 @@ def export_shifted(checkpoint: Path, folder: Path) -> None:
 def exports(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of two versions, and a third whose archive answers otherwise than its manifest promises."""
     folder = tmp_path_factory.mktemp("exports")
-    export_shifted(folder / "checkpoint", folder / "second")
-    for name, source in (("first", model_store), ("wrong", folder / "second")):
-        (folder / name).mkdir()
-        for file in ("pathmnist.mar", "manifest.json"):
-            (folder / name / file).write_bytes((source / file).read_bytes())
+    export_shifted(folder / "checkpoint-2", folder / "second", "2.0")
+    export_shifted(folder / "checkpoint-3", folder / "wrong", "3.0")
+    (folder / "first").mkdir()
+    for file in ("pathmnist.mar", "manifest.json"):
+        (folder / "first" / file).write_bytes((model_store / file).read_bytes())
     manifest = json.loads((folder / "wrong" / "manifest.json").read_text())
     manifest["golden"]["logits"][0] += 1
     (folder / "wrong" / "manifest.json").write_text(json.dumps(manifest))
@@ -161,11 +161,16 @@ def test_an_update_and_a_rollback_under_load_fail_no_request(
 def test_a_model_that_answers_otherwise_than_at_export_is_not_activated(
     updatable: TorchServe, exports: dict[str, Path], config: Path, store: Path
 ) -> None:
-    before = answer_of(updatable)["model"]
+    def loaded() -> list[Any]:
+        urls = [f"{updatable.management_url}/models/{pool}/all" for pool in ("pathmnist", "pathmnist-explain")]
+        return [[item["modelVersion"] for item in requests.get(url, timeout=30).json()] for url in urls]
+
+    before, versions_before = answer_of(updatable)["model"], loaded()
     finished = update(config, store, exports["wrong"])
     assert finished.returncode == 1
     assert "is not the exported model" in finished.stderr
     assert answer_of(updatable)["model"] == before
+    assert loaded() == versions_before
     assert requests.get(f"{updatable.url}/ready", timeout=30).status_code == 200
     assert {path.name for path in store.iterdir()} == {"pathmnist.mar", "manifest.json"}
 
