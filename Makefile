@@ -5,7 +5,7 @@ DEMO_BIN := .venv-demo/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
 SOURCES := $(wildcard handler/*.py handler/explain/*.py export/*.py export/*.yaml)
 
-.PHONY: serve stop demo screenshots test check train evaluate report export loadtest bench lock clean
+.PHONY: serve stop demo screenshots test check train evaluate report export loadtest bench lock audit sbom clean
 
 ## serve: build what is missing, start TorchServe, print ready after a real prediction; Ctrl-C ends it
 serve: .venv/serve.stamp model_store/manifest.json
@@ -59,12 +59,27 @@ loadtest: .venv/serve.stamp .venv/loadtest.stamp model_store/manifest.json
 bench: .venv/test.stamp .venv-bench/bench.stamp model_store/manifest.json
 	$(BIN)/python -m bench $(ARGS)
 
+## audit: known vulnerabilities of every pinned package; fails too where one could not be looked up
+audit: .venv/audit.stamp
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement serve.lock
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt --requirement demo/constraints.txt
+
+## sbom: what the server is made of, in CycloneDX, with a digest for every file that pip may install
+sbom: .venv/audit.stamp
+	mkdir -p runs
+	$(BIN)/cyclonedx-py requirements serve.lock --pyproject pyproject.toml --output-reproducible --output-file runs/sbom.json
+
 model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(BIN)/python -m export
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
+
+# Nothing is installed for the server whose digest is not in the lock.
+.venv/serve.stamp: serve.lock | .venv/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement serve.lock
+	touch $@
 
 .venv/%.stamp: pyproject.toml constraints.txt | .venv/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --group $* --constraint constraints.txt
@@ -90,6 +105,8 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 lock: .venv/bin/pip .venv-demo/bin/pip
 	$(BIN)/pip install --group test
 	$(BIN)/pip freeze > constraints.txt
+	$(BIN)/uv pip compile --quiet --group serve --constraint constraints.txt --universal --python-version 3.11 \
+		--generate-hashes --no-header --no-annotate --output-file serve.lock
 	$(DEMO_BIN)/pip install --group demo
 	$(DEMO_BIN)/pip freeze > demo/constraints.txt
 

@@ -15,6 +15,7 @@ from export.archive import MODEL_NAME, write_archive
 from export.attribution import compare, require_maps
 from export.backends import write_backend_files
 from export.explanation import write_explanation
+from export.golden import golden_answer
 from export.graph import write_onnx
 from export.onnx_file import OPSET, describe
 from export.parity import Parity, ParityError, measure_parity, require_parity
@@ -53,17 +54,18 @@ def export(checkpoint: Path, output: Path, tiles: NDArray[np.uint8]) -> dict[str
     require_maps(compare(model, explain_file, NOISE, n_steps=2))
     with tempfile.TemporaryDirectory() as folder:
         write_backend_files(model, metadata, Path(folder))
-        write_archive(checkpoint, model.version, Path(folder), archive)
+        write_archive(checkpoint, model.version, archive, Path(folder))
     manifest = make_manifest(model, [onnx_file, explain_file, archive], parity)
     write_json(manifest_file, manifest)
     return manifest
 
 
 def make_manifest(model: Model, files: list[Path], parity: Parity) -> dict[str, Any]:
-    """Digests, sizes, versions and parity figures."""
+    """Digests, sizes, the golden tile, versions and parity figures."""
     return {
         "model": model.identity(),
         "artifacts": {file.name: {"sha256": file_digest(file), "bytes": file.stat().st_size} for file in files},
+        "golden": golden_answer(model),
         "onnx": {
             "opset": OPSET,
             "parity": {"runtime": "onnxruntime CPU", **parity.to_json()},

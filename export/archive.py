@@ -22,9 +22,11 @@ CONFIG = ROOT / "export" / "model-config.yaml"
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
-def write_archive(checkpoint: Path, version: str, backend_files: Path, path: Path) -> None:
-    """Package a checkpoint folder and the files of its backends with torch-model-archiver, then zip it in a fixed order
-    with a fixed time."""
+def write_archive(checkpoint: Path, version: str, path: Path, backend_files: Path | None = None) -> None:
+    """Package a checkpoint folder with torch-model-archiver, then zip it in a fixed order with a fixed time.
+
+    Without `backend_files` (export/backends.py) the archive serves with PyTorch alone.
+    """
     with tempfile.TemporaryDirectory() as folder:
         staging, unpacked = Path(folder, "extra"), Path(folder, "out")
         unpacked.mkdir()
@@ -36,8 +38,8 @@ def write_archive(checkpoint: Path, version: str, backend_files: Path, path: Pat
         for name in (CARD, CONFIDENCE, NOTICE):
             if (checkpoint / name).is_file():
                 shutil.copy(checkpoint / name, staging)
-        for name in (NETWORK_ONNX, NETWORK_MNN):
-            shutil.copy(backend_files / name, staging)
+        for name in (NETWORK_ONNX, NETWORK_MNN) if backend_files else ():
+            shutil.copy(Path(backend_files, name), staging)
         _run_archiver(
             {
                 "model-name": MODEL_NAME,

@@ -70,6 +70,15 @@ class AttributionCache:
         self._entries.close()
 
 
+def open_cache(folder: Path, size_limit: int) -> AttributionCache | None:
+    """A cache in a folder; None, and a line in the log, where the folder cannot be used."""
+    try:
+        return AttributionCache(folder, size_limit)
+    except (diskcache.Timeout, sqlite3.Error, OSError):
+        logger.exception("explanations are not cached: %s cannot be used", folder.name)
+        return None
+
+
 def attribution_key(model: Model, image: NDArray[np.uint8], question: dict[str, Any]) -> bytes:
     """What decides a map: the model and its preprocessing, every pixel, and the question (method, parameters, target).
 

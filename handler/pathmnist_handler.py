@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import torch
 
-from handler.cache import AttributionCache
+from handler.cache import AttributionCache, open_cache
 from handler.engine import Engine, choose_engine
 from handler.image import ImageLimits
 from handler.model import load_model
@@ -34,6 +34,8 @@ class PathMNISTHandler:
         device = torch.device("cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}")
         pool = settings.get("pools", {}).get(context.model_name, {})
         _enter_pool(pool)
+        # Over gRPC no header says what is asked, so the name does.
+        self._explains = pool.get("explains", False)
         engine = _open_engine(Path(properties["model_dir"]), device, {**settings, **pool}.get("engine", {}))
         limits = ImageLimits(**settings.get("image_limits", {}))
         self._service = Service(engine, limits, _open_cache(settings.get("cache", {})))
@@ -41,7 +43,7 @@ class PathMNISTHandler:
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch."""
         requests = [
-            RawRequest(fields, context.get_request_header(index, "explain") == "True")
+            RawRequest(fields, self._explains or context.get_request_header(index, "explain") == "True")
             for index, fields in enumerate(data)
         ]
         responses = self._service.respond(requests)
@@ -72,4 +74,4 @@ def _open_cache(settings: dict[str, Any]) -> AttributionCache | None:
     if not settings:
         return None
     folder = Path(settings.get("folder") or Path(tempfile.gettempdir()) / "explanations")
-    return AttributionCache(folder, settings["bytes"])
+    return open_cache(folder, settings["bytes"])

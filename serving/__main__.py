@@ -1,18 +1,19 @@
-"""`python -m serving start` runs the server until Ctrl-C, `stop` ends it from elsewhere, `check` asks it to predict."""
+"""`python -m serving start` runs the server until Ctrl-C, `stop` ends it from elsewhere, `check` asks it to predict,
+`update FOLDER` moves it to the model that was exported to a folder."""
 
 import argparse
 import signal
 import sys
 from pathlib import Path
 
-from serving.server import ROOT, TILE, ServerError, TorchServe, ask, stop_running
+from serving.server import ROOT, ServerError, TorchServe, read_properties, stop_running
+from serving.update import update
 
 
 def start(arguments: argparse.Namespace) -> None:
     """Start, print ready after a real prediction, and stay until the server ends or a signal comes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    settings = {"edge_address": arguments.edge_address} if arguments.edge_address else None
-    server = TorchServe(arguments.config, arguments.model_store, arguments.run_folder, settings)
+    server = _server(arguments)
     try:
         with server:
             answer = server.wait_until_ready()
@@ -32,22 +33,37 @@ def stop(arguments: argparse.Namespace) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """Exit with an error unless a running server predicts."""
-    address = arguments.edge_address or "http://127.0.0.1:8080"
     try:
-        ask(f"{address}/predictions/pathmnist", TILE.read_bytes())
+        _server(arguments).ask("predictions")
     except (OSError, ValueError) as error:
         sys.exit(f"check: {error}")
 
 
+def update_model(arguments: argparse.Namespace) -> None:
+    if arguments.folder is None:
+        sys.exit("update: name the folder of an export")
+    try:
+        version = update(read_properties(arguments.config), arguments.model_store, arguments.folder)
+        print(f"serving {version}")
+    except ServerError as error:
+        sys.exit(f"update: {error}")
+
+
+def _server(arguments: argparse.Namespace) -> TorchServe:
+    settings = {"edge_address": arguments.edge_address} if arguments.edge_address else None
+    return TorchServe(arguments.config, arguments.model_store, arguments.run_folder, settings)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("command", choices=("start", "stop", "check"))
+    parser.add_argument("command", choices=("start", "stop", "check", "update"))
+    parser.add_argument("folder", type=Path, nargs="?", help="for update: what `python -m export --output` wrote")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--run-folder", type=Path, default=ROOT / ".run", help="logs and temporary files")
     parser.add_argument("--edge-address", help="in place of the config file's, such as http://0.0.0.0:8080")
     arguments = parser.parse_args()
-    {"start": start, "stop": stop, "check": check}[arguments.command](arguments)
+    {"start": start, "stop": stop, "check": check, "update": update_model}[arguments.command](arguments)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """One process group of TorchServe and its edge: configure, start, prove ready, stop."""
 
+import hashlib
 import json
 import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -20,8 +22,18 @@ import psutil
 
 ROOT = Path(__file__).parent.parent
 TILE = ROOT / "docs" / "tile.png"
+ARCHIVE = "pathmnist.mar"
 METRICS = ROOT / "serving" / "metrics.yaml"
 ADDRESSES = ("edge_address", "inference_address", "management_address", "metrics_address")
+# Options of the edge, by their names in the config file.
+EDGE_OPTIONS = {
+    "max_request_size": "--max-request-size",
+    "edge_read_timeout": "--read-timeout",
+    "edge_rate_limit": "--rate-limit",
+    "edge_rate_burst": "--rate-burst",
+    "edge_certificate_file": "--certificate",
+    "edge_private_key_file": "--key",
+}
 GRPC_PORTS = ("grpc_inference_port", "grpc_management_port")
 
 
@@ -67,14 +79,19 @@ class TorchServe:
         return self._settings["metrics_address"]
 
     @property
+    def grpc_address(self) -> str:
+        """TorchServe's inference API by gRPC."""
+        return f"127.0.0.1:{self._settings['grpc_inference_port']}"
+
+    @property
     def log(self) -> Path:
         """What the frontend and the workers print."""
         return self._run_folder / "torchserve.log"
 
     def start(self) -> None:
-        """Start the processes; raises `ServerError` where a port is taken or the model store is empty."""
-        if not (self._model_store / "manifest.json").is_file():
-            raise ServerError(f"{self._model_store.name}/ holds no exported model; run `python -m export` first")
+        """Start the processes; raises `ServerError` where a port is taken, the model store is empty, or an archive in
+        it is not the exported one."""
+        require_exported(self._model_store)
         for name, port in self._ports().items():
             require_free(name, port)
         temporary = self._run_folder / "tmp"
@@ -102,7 +119,10 @@ class TorchServe:
     def _start_edge(self, log: BinaryIO, group: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "serving.edge", "--listen", self._settings["edge_address"]]
         command += ["--upstream", self.inference_url, "--metrics", self.metrics_url]
-        command += ["--max-request-size", self._settings["max_request_size"]]
+        command += ["--manifest", str(self._model_store / "manifest.json")]
+        for name, option in EDGE_OPTIONS.items():
+            if self._settings.get(name):
+                command += [option, self._settings[name]]
         return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, process_group=group)
 
     def _running(self) -> bool:
@@ -120,8 +140,8 @@ class TorchServe:
             if not self._running():
                 raise ServerError(f"the server ended by itself:\n{self._log_tail()}")
             try:
-                answer = ask(f"{self.url}/predictions/pathmnist", TILE.read_bytes())
-                ask(f"{self.url}/explanations/pathmnist", TILE.read_bytes())
+                answer = self.ask("predictions", deadline - time.monotonic())
+                self.ask("explanations", deadline - time.monotonic())
             except (OSError, ValueError) as error:
                 problem = str(error)
                 time.sleep(0.25)
@@ -130,6 +150,24 @@ class TorchServe:
                 raise ServerError("the server answers with another model than the one in the model store")
             return answer
         raise ServerError(f"no prediction within {timeout:.0f} s ({problem}):\n{self._log_tail()}")
+
+    def ask(self, verb: str, patience: float = 60) -> dict[str, Any]:
+        """The answer to an example tile; raises `OSError` or `ValueError` where there is none in `patience` seconds."""
+        request = urllib.request.Request(f"{self.url}/{verb}/pathmnist", data=TILE.read_bytes(), method="POST")
+        request.add_header("Content-Type", "application/octet-stream")
+        request.add_header("Authorization", f"Bearer {os.environ.get('PATHMNIST_TOKEN', '')}")
+        with urllib.request.urlopen(request, timeout=max(patience, 1), context=self._trust()) as response:
+            answer: dict[str, Any] = json.loads(response.read())
+        return answer
+
+    def _trust(self) -> ssl.SSLContext | None:
+        """The edge's own certificate, whatever name it was issued for: this machine asks by address."""
+        if not self.url.startswith("https:"):
+            return None
+        context = ssl.create_default_context(cafile=ROOT / self._settings["edge_certificate_file"])
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.check_hostname = False
+        return context
 
     def wait(self) -> None:
         """Block until TorchServe or the edge ends."""
@@ -194,14 +232,20 @@ def _holder(port: int) -> str:
         return " by another program"
 
 
-def ask(url: str, image: bytes) -> dict[str, Any]:
-    """Post one image file; raises `OSError` where the server does not answer with 200."""
-    request = urllib.request.Request(url, data=image, method="POST")
-    request.add_header("Content-Type", "application/octet-stream")
-    request.add_header("Authorization", f"Bearer {os.environ.get('PATHMNIST_TOKEN', '')}")
-    with urllib.request.urlopen(request, timeout=60) as response:
-        answer: dict[str, Any] = json.loads(response.read())
-    return answer
+def require_exported(model_store: Path) -> None:
+    """Raise `ServerError` unless the model store holds the archive that its manifest names, to the last bit."""
+    try:
+        artifacts = json.loads((model_store / "manifest.json").read_text())["artifacts"]
+        expected = artifacts[ARCHIVE]["sha256"]
+        with (model_store / ARCHIVE).open("rb") as archive:
+            found = hashlib.file_digest(archive, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise ServerError(f"{model_store.name}/ holds no exported model; run `python -m export` first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServerError(f"{model_store.name}/manifest.json is damaged; run `python -m export` anew") from error
+    if found != expected:
+        message = f"{ARCHIVE} was changed after its export: its SHA-256 is {found}, the manifest says {expected}"
+        raise ServerError(message)
 
 
 def stop_running(run_folder: Path) -> bool:

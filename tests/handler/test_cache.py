@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from handler.cache import AttributionCache, attribution_key
+from handler.cache import AttributionCache, attribution_key, open_cache
 from handler.explain.attribution import Attribution
 from handler.model import Model
 from handler.preprocess import Preprocessing
@@ -99,6 +99,25 @@ def test_a_lost_database_costs_no_answer(cache: AttributionCache, tmp_path: Path
         database.execute("DROP TABLE Cache")
     cache.put(b"key", SOME)
     assert cache.get(b"key") is None
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "a foreign database"])
+def test_a_folder_that_cannot_be_used_costs_the_cache_alone(place: str, tmp_path: Path) -> None:
+    path = tmp_path / "explanations"
+    if place == "a foreign database":
+        path.mkdir()
+        (path / "cache.db").write_bytes(b"no database" * 1000)
+    else:
+        path.write_text("in the way")
+    assert open_cache(path / "sub" if place == "below a file" else path, 1_000_000) is None
+
+
+def test_a_folder_that_can_be_used_is_a_cache(tmp_path: Path) -> None:
+    opened = open_cache(tmp_path / "explanations", 1_000_000)
+    assert opened is not None
+    opened.put(b"key", SOME)
+    assert opened.get(b"key") is not None
+    opened.close()
 
 
 def test_entries_are_json_and_numbers(cache: AttributionCache, tmp_path: Path) -> None:

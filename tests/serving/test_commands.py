@@ -1,5 +1,6 @@
 """`python -m serving start` and `stop`, as `make serve` and `make stop` call them."""
 
+import hashlib
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import requests
 
 from serving.server import ADDRESSES, ROOT, ServerError, read_properties, require_free
 from tests.conftest import free_addresses, pool_settings
+from tests.serving.conftest import copy_store
 
 Start = tuple[subprocess.Popen[str], Path]
 
@@ -109,11 +111,7 @@ def test_an_empty_model_store_is_named(config: Path, tmp_path: Path) -> None:
 def test_a_model_that_cannot_load_is_reported_and_leaves_no_process(config: Path, model_store: Path) -> None:
     store = config.parent / "broken"
     store.mkdir()
-    for name in ("manifest.json", "pathmnist.mar"):
-        (store / name).write_bytes((model_store / name).read_bytes())
-    archive = bytearray((store / "pathmnist.mar").read_bytes())
-    archive[len(archive) // 2] ^= 1
-    (store / "pathmnist.mar").write_bytes(archive)
+    copy_store(model_store, store, lambda text: text.replace("min_side", "no_such_limit"))
     before = time.monotonic()
     script = (
         "import sys; from pathlib import Path; from serving.server import TorchServe\n"
@@ -125,6 +123,31 @@ def test_a_model_that_cannot_load_is_reported_and_leaves_no_process(config: Path
     assert "ServerError" in result.stderr
     assert time.monotonic() - before < 60
     require_free("inference_address", int(read_properties(config)["inference_address"].rsplit(":", 1)[1]))
+
+
+@pytest.mark.parametrize("change", ["one bit", "cut short", "other digest", "no digest"])
+def test_a_changed_archive_is_refused(change: str, config: Path, model_store: Path) -> None:
+    store = config.parent / "changed"
+    store.mkdir()
+    archive = bytearray((model_store / "pathmnist.mar").read_bytes())
+    manifest = (model_store / "manifest.json").read_text()
+    match change:
+        case "one bit":
+            archive[len(archive) // 2] ^= 1
+        case "cut short":
+            del archive[-1000:]
+        case "other digest":
+            manifest = manifest.replace(hashlib.sha256(archive).hexdigest(), "0" * 64)
+        case "no digest":
+            manifest = "{}"
+    (store / "pathmnist.mar").write_bytes(archive)
+    (store / "manifest.json").write_text(manifest)
+    result = subprocess.run(command("start", config, store), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    expected = "manifest.json is damaged" if change == "no digest" else "pathmnist.mar was changed after its export"
+    assert expected in result.stderr
+    assert not (config.parent / "run").exists()
 
 
 def test_properties_continue_over_lines(tmp_path: Path) -> None:

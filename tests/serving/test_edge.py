@@ -1,16 +1,20 @@
 import asyncio
+import http.client
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
+from urllib.parse import urlsplit
 
 import pytest
 import requests
 from aiohttp import web
 
 from serving.edge import make_edge
+from serving.rate import RateLimit
 from serving.server import ROOT, TILE, TorchServe
 from tests.conftest import free_addresses
 
@@ -82,7 +86,85 @@ def test_the_token_opens_everything_and_health_is_open(guarded: str) -> None:
 @pytest.mark.parametrize("address", ["http://0.0.0.0:0", "http://192.0.2.1:0", "http://edge.example:0"])
 def test_no_one_else_is_served_without_a_token(address: str) -> None:
     command = [sys.executable, "-m", "serving.edge", "--listen", address, "--max-request-size", "1"]
-    command += ["--upstream", "http://127.0.0.1:1", "--metrics", "http://127.0.0.1:1"]
+    command += ["--upstream", "http://127.0.0.1:1", "--metrics", "http://127.0.0.1:1", "--manifest", "manifest.json"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert finished.returncode == 2
     assert "set PATHMNIST_TOKEN" in finished.stderr
+
+
+def test_tls_needs_a_certificate() -> None:
+    command = [sys.executable, "-m", "serving.edge", "--listen", "https://127.0.0.1:0", "--max-request-size", "1"]
+    command += ["--upstream", "http://127.0.0.1:1", "--metrics", "http://127.0.0.1:1", "--manifest", "manifest.json"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert finished.returncode == 2
+    assert "needs a certificate and its key" in finished.stderr
+
+
+def test_a_client_above_its_rate_is_told_when_to_come_back(server: TorchServe) -> None:
+    limited = make_edge(server.inference_url, 100_000, server.metrics_url, rate_limit=RateLimit(0.1, burst=3))
+    with running(limited) as url:
+        answers = [requests.get(f"{url}/metrics", timeout=10) for _ in range(4)]
+        pings = [requests.get(f"{url}/ping", timeout=10) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[3].json()["error"]["code"] == "rate_limited"
+    assert 8 <= int(answers[3].headers["Retry-After"]) <= 10
+    assert {ping.status_code for ping in pings} == {200}
+
+
+def test_guessing_tokens_is_limited_too() -> None:
+    guarded = make_edge("http://127.0.0.1:1", 1000, token="secret", rate_limit=RateLimit(0.1, burst=2))
+    with running(guarded) as url:
+        statuses = [requests.post(f"{url}/predictions/pathmnist", timeout=10).status_code for _ in range(3)]
+    assert statuses == [401, 401, 429]
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("slide-7.tile_12", True),
+        (None, False),
+        ("", False),
+        ("x" * 65, False),
+        ("a b", False),
+        ("forged\tline", False),
+        (b"\xe9", False),
+    ],
+)
+@pytest.mark.parametrize("path", ["/predictions/pathmnist", "/predictions/other", "/nowhere"])
+def test_every_answer_has_a_request_id(server: TorchServe, path: str, sent: str | bytes | None, kept: bool) -> None:
+    headers = {} if sent is None else {"X-Request-Id": sent}
+    response = requests.post(f"{server.url}{path}", data=TILE.read_bytes(), headers=headers, timeout=60)
+    if kept:
+        assert response.headers["X-Request-Id"] == sent
+        return
+    assert str(uuid.UUID(response.headers["X-Request-Id"])) == response.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "X-Request-Id", "Authorization", "Cookie"])
+@pytest.mark.parametrize("value", [b"\xe9", b"\xf0\x9f", b"a\tb", b"x" * 5000, b";" * 50, b"text/plain; charset=\xff"])
+def test_no_header_is_a_fault_of_the_server(server: TorchServe, name: str, value: bytes) -> None:
+    response = requests.post(
+        f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), headers={name: value}, timeout=60
+    )
+    assert response.status_code in (200, 400), response.text
+    assert "error" in response.json() or response.json()["prediction"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["%", "%zz", "a=%zz", "%ff%fe=1", "=&&=", "a=1&a=2", "target=%00", "\xff\xfe", "a" * 5000, "?#", "a;b", "%2f%2e"],
+)
+@pytest.mark.parametrize(
+    "path", ["predictions/pathmnist", "explanations/pathmnist", "predictions/path%2fmnist", "%ff/x"]
+)
+def test_no_address_is_a_fault_of_the_server(server: TorchServe, path: str, query: str) -> None:
+    address = urlsplit(server.url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)
+    connection.putrequest("POST", f"/{path}?PLACE", skip_host=True)
+    # http.client refuses what a hostile client sends.
+    connection._buffer[0] = f"POST /{path}?{query} HTTP/1.1".encode("latin-1")  # type: ignore[attr-defined]
+    connection.putheader("Content-Length", "1")
+    connection.endheaders(b"x")
+    response = connection.getresponse()
+    content = response.read()
+    assert 200 <= response.status < 500, content[:200]

@@ -1,0 +1,132 @@
+"""Another model in a running server, without a pause: `python -m serving update FOLDER`.
+
+TorchServe's management API loads the new version beside the old one; requests move over when the new version has
+answered its golden tile. A rollback is an update to the earlier folder.
+"""
+
+import json
+import os
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from serving.golden import GoldenTile, NotReadyError, read_golden
+from serving.server import ARCHIVE, ServerError, require_exported
+
+# One archive under two names, see config.properties.
+POOLS = ("pathmnist", "pathmnist-explain")
+# Seconds; the management API answers when the new workers have loaded their model.
+PATIENCE = 300
+
+
+def update(settings: dict[str, str], model_store: Path, folder: Path) -> str:
+    """Serve the export in `folder` from now on and after a restart; returns its version.
+
+    The version before stays loaded, so that its last requests are answered; what is older goes. Raises `ServerError`,
+    and leaves the server as it was, where the new model does not load or does not answer as it did at export.
+    """
+    require_exported(folder)
+    manifest = folder / "manifest.json"
+    try:
+        golden = read_golden(manifest)
+    except NotReadyError as error:
+        raise ServerError(str(error)) from error
+    version = str(json.loads(manifest.read_text())["model"]["version"])
+    staged = model_store / f"pathmnist-{version}.mar"
+    shutil.copy(folder / ARCHIVE, staged)
+    try:
+        _load(settings, staged, version, golden)
+    finally:
+        staged.unlink()
+    _activate(settings["management_address"], version)
+    _replace(folder / ARCHIVE, model_store)
+    _replace(manifest, model_store)
+    return version
+
+
+def _load(settings: dict[str, str], archive: Path, version: str, golden: GoldenTile) -> None:
+    """Load a version into every pool, or into none."""
+    management = settings["management_address"]
+    loaded = []
+    try:
+        for pool in POOLS:
+            if _register(management, archive, pool, json.loads(settings["models"])[pool]):
+                loaded.append(pool)
+            _require_golden(settings["inference_address"], pool, version, golden)
+    except ServerError:
+        for pool in loaded:
+            _call("DELETE", f"{management}/models/{pool}/{version}")
+        raise
+
+
+def _activate(management: str, version: str) -> None:
+    replaced = {pool: _default_version(management, pool) for pool in POOLS}
+    for pool in POOLS:
+        _call("PUT", f"{management}/models/{pool}/{version}/set-default")
+    for pool in POOLS:
+        _drop_all_but(management, pool, {version, replaced[pool]})
+
+
+def _register(management: str, archive: Path, pool: str, settings: dict[str, Any]) -> bool:
+    """Load an archive with the batching and workers that the config file names; False where its version is loaded."""
+    (limits,) = settings.values()
+    options = {
+        "url": archive.name,
+        "model_name": pool,
+        "initial_workers": limits["minWorkers"],
+        "batch_size": limits["batchSize"],
+        "max_batch_delay": limits["maxBatchDelay"],
+        "synchronous": "true",
+    }
+    url = f"{management}/models?{urllib.parse.urlencode(options)}"
+    return _call("POST", url, accept=HTTPStatus.CONFLICT) is not None
+
+
+def _require_golden(inference: str, pool: str, version: str, golden: GoldenTile) -> None:
+    try:
+        golden.require(_call("POST", f"{inference}/predictions/{pool}/{version}", golden.image))
+    except NotReadyError as error:
+        raise ServerError(f"{pool} {version} is not the exported model, the version before goes on: {error}") from error
+
+
+def _default_version(management: str, pool: str) -> str:
+    (described,) = _call("GET", f"{management}/models/{pool}")
+    return str(described["modelVersion"])
+
+
+def _drop_all_but(management: str, pool: str, kept: set[str]) -> None:
+    for described in _call("GET", f"{management}/models/{pool}/all"):
+        if described["modelVersion"] not in kept:
+            _call("DELETE", f"{management}/models/{pool}/{described['modelVersion']}")
+
+
+def _replace(source: Path, folder: Path) -> None:
+    """Who reads the file meanwhile finds the old one or the new one, whole."""
+    if source.resolve() == (folder / source.name).resolve():
+        return
+    scratch = folder / f".{source.name}"
+    shutil.copy(source, scratch)
+    os.replace(scratch, folder / source.name)
+
+
+def _call(method: str, url: str, body: bytes | None = None, accept: HTTPStatus | None = None) -> Any:
+    """The JSON of an answer; None for the one error status that is accepted."""
+    request = urllib.request.Request(url, data=body, method=method)
+    if body is not None:
+        request.add_header("Content-Type", "application/octet-stream")
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        if error.status == accept:
+            return None
+        if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            message = "the management API registers no model: start the server with enable_model_api=true"
+            raise ServerError(message) from error
+        raise ServerError(f"{method} {url}: {error.read().decode(errors='replace')}") from error
+    except OSError as error:
+        raise ServerError(f"{method} {url}: {error}") from error

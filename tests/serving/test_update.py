@@ -1,0 +1,203 @@
+"""Another model in a running server, and back, while clients ask: no request fails, and every answer is one of the two
+models', whole."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from safetensors.numpy import load_file, save_file
+
+from export.archive import write_archive
+from export.golden import golden_answer
+from handler.model import CARD, WEIGHTS, file_digest, load_model
+from serving.server import ROOT, TILE, TorchServe, read_properties
+from tests.conftest import free_addresses, pool_settings
+from training.checkpoint import SHIPPED
+
+SHIFT = 3.0
+VERBS = ("predictions", "explanations")
+
+
+def export_shifted(checkpoint: Path, folder: Path, version: str) -> None:
+    """A version of its own: the shipped network with another bias, so that its answers are known and different. ONNX
+    files, which no server reads, are left out."""
+    checkpoint.mkdir()
+    weights = load_file(SHIPPED / WEIGHTS)
+    weights["fc.bias"] = weights["fc.bias"] + np.float32(SHIFT)
+    save_file(weights, checkpoint / WEIGHTS)
+    card = json.loads((SHIPPED / CARD).read_text())
+    card |= {"version": version, "digest": file_digest(checkpoint / WEIGHTS)}
+    (checkpoint / CARD).write_text(json.dumps(card))
+    folder.mkdir()
+    model = load_model(checkpoint)
+    write_archive(checkpoint, model.version, folder / "pathmnist.mar")
+    manifest = {
+        "model": model.identity(),
+        "artifacts": {"pathmnist.mar": {"sha256": file_digest(folder / "pathmnist.mar")}},
+        "golden": golden_answer(model),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.fixture(scope="module")
+def exports(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of two versions, and a third whose archive answers otherwise than its manifest promises."""
+    folder = tmp_path_factory.mktemp("exports")
+    export_shifted(folder / "checkpoint-2", folder / "second", "2.0")
+    export_shifted(folder / "checkpoint-3", folder / "wrong", "3.0")
+    (folder / "first").mkdir()
+    for file in ("pathmnist.mar", "manifest.json"):
+        (folder / "first" / file).write_bytes((model_store / file).read_bytes())
+    manifest = json.loads((folder / "wrong" / "manifest.json").read_text())
+    manifest["golden"]["logits"][0] += 1
+    (folder / "wrong" / "manifest.json").write_text(json.dumps(manifest))
+    return {name: folder / name for name in ("first", "second", "wrong")}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = read_properties(ROOT / "config.properties") | free_addresses()
+    settings |= {"models": pool_settings(), "enable_model_api": "true"}
+    path = tmp_path_factory.mktemp("update") / "config.properties"
+    path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(exports: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("store")
+    for file in exports["first"].iterdir():
+        (store / file.name).write_bytes(file.read_bytes())
+    return store
+
+
+@pytest.fixture(scope="module")
+def updatable(config: Path, store: Path) -> Iterator[TorchServe]:
+    with TorchServe(config, store, config.parent / "run") as running:
+        running.wait_until_ready()
+        yield running
+
+
+def update(config: Path, store: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving", "update", str(folder), "--config", str(config)]
+    command += ["--model-store", str(store)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+
+
+def all_answer(answers: list[tuple[str, requests.Response]], version: str) -> bool:
+    """Whether the last answer of each verb is of a version."""
+    return all(versions(answers, verb)[-1] == version for verb in VERBS)
+
+
+@contextmanager
+def load(url: str) -> Iterator[list[tuple[str, requests.Response]]]:
+    """Two clients that predict and one that explains, until the context ends."""
+    answers: list[tuple[str, requests.Response]] = []
+    done = threading.Event()
+
+    def ask(verb: str) -> None:
+        while not done.is_set():
+            answers.append((verb, requests.post(f"{url}/{verb}/pathmnist", data=TILE.read_bytes(), timeout=120)))
+
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(ask, verb) for verb in ("predictions", "predictions", "explanations")]
+        try:
+            yield answers
+        finally:
+            done.set()
+    for user in running:
+        user.result()
+
+
+def answer_of(server: TorchServe) -> Any:
+    return requests.post(f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), timeout=60).json()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def versions(answers: list[tuple[str, requests.Response]], verb: str) -> list[str]:
+    """Of the models that answered, in order."""
+    return [response.json()["model"]["version"] for asked, response in answers if asked == verb]
+
+
+def test_an_update_and_a_rollback_under_load_fail_no_request(
+    updatable: TorchServe, exports: dict[str, Path], config: Path, store: Path
+) -> None:
+    logits = {"1.0": np.array(answer_of(updatable)["logits"])}
+    logits["2.0"] = logits["1.0"] + SHIFT
+    for version, folder in (("2.0", "second"), ("1.0", "first")):
+        with load(updatable.url) as answers:
+            wait_for(lambda: all(versions(answers, verb) for verb in VERBS))
+            finished = update(config, store, exports[folder])
+            assert finished.stdout == f"serving {version}\n", finished.stderr
+            wait_for(partial(all_answer, answers, version))
+        assert {response.status_code for _, response in answers} == {200}
+        for _, response in answers:
+            body = response.json()
+            assert np.allclose(body["logits"], logits[body["model"]["version"]], atol=1e-3)
+        for verb in VERBS:
+            assert set(versions(answers, verb)) == {"1.0", "2.0"}
+        assert answer_of(updatable)["model"]["version"] == version
+        assert requests.get(f"{updatable.url}/ready", timeout=30).status_code == 200
+        assert file_digest(store / "pathmnist.mar") == file_digest(exports[folder] / "pathmnist.mar")
+
+
+def test_a_model_that_answers_otherwise_than_at_export_is_not_activated(
+    updatable: TorchServe, exports: dict[str, Path], config: Path, store: Path
+) -> None:
+    def loaded() -> list[Any]:
+        urls = [f"{updatable.management_url}/models/{pool}/all" for pool in ("pathmnist", "pathmnist-explain")]
+        return [[item["modelVersion"] for item in requests.get(url, timeout=30).json()] for url in urls]
+
+    before, versions_before = answer_of(updatable)["model"], loaded()
+    finished = update(config, store, exports["wrong"])
+    assert finished.returncode == 1
+    assert "is not the exported model" in finished.stderr
+    assert answer_of(updatable)["model"] == before
+    assert loaded() == versions_before
+    assert requests.get(f"{updatable.url}/ready", timeout=30).status_code == 200
+    assert {path.name for path in store.iterdir()} == {"pathmnist.mar", "manifest.json"}
+
+
+def test_a_changed_archive_is_no_update(
+    updatable: TorchServe, exports: dict[str, Path], config: Path, store: Path, tmp_path: Path
+) -> None:
+    for name in ("pathmnist.mar", "manifest.json"):
+        (tmp_path / name).write_bytes((exports["second"] / name).read_bytes())
+    with (tmp_path / "pathmnist.mar").open("ab") as archive:
+        archive.write(b"x")
+    finished = update(config, store, tmp_path)
+    assert finished.returncode == 1
+    assert "pathmnist.mar was changed after its export" in finished.stderr
+
+
+def test_no_archive_comes_from_another_host(updatable: TorchServe) -> None:
+    for url in ("http://127.0.0.1:1/other.mar", "file:///other.mar", "../other.mar"):
+        response = requests.post(f"{updatable.management_url}/models", params={"url": url}, timeout=30)
+        assert response.status_code in (400, 403, 404), url
+
+
+def test_by_default_a_server_takes_no_update(server: TorchServe, exports: dict[str, Path], tmp_path: Path) -> None:
+    config = tmp_path / "config.properties"
+    settings = read_properties(ROOT / "config.properties")
+    settings |= {"management_address": server.management_url, "inference_address": server.inference_url}
+    config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    finished = update(config, tmp_path, exports["second"])
+    assert finished.returncode == 1
+    assert "start the server with enable_model_api=true" in finished.stderr
