@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--server", default=_setting("URL", "http://127.0.0.1:8080"), help="address of the API")
     parser.add_argument(
-        "--metrics", default=_setting("METRICS_URL", "http://127.0.0.1:8082"), help="address of the metrics"
+        "--metrics", default=_setting("METRICS_URL", "http://127.0.0.1:8080"), help="address of the metrics"
     )
     parser.add_argument("--model", default="pathmnist", help="name of the model on the server")
     parser.add_argument("--timeout", type=float, default=60, help="seconds to wait for an answer")

@@ -42,20 +42,21 @@ def read_sample(text: str, model: str, moment: float) -> Sample:
     pools = {model: PREDICTIONS, model + EXPLAIN_POOL: EXPLANATIONS}
     requests, latency = dict.fromkeys(pools.values(), 0.0), dict.fromkeys(pools.values(), 0.0)
     classes: dict[str, float] = {}
-    totals = dict.fromkeys(("explanation_cache_hits", "explanation_cache_misses", "Requests5XX"), 0.0)
+    totals = dict.fromkeys(("hit", "miss", "Requests5XX"), 0.0)
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             name = sample.name.removesuffix("_total")
-            pool = pools.get(sample.labels.get("model_name", sample.labels.get("ModelName", "")))
-            if name in totals:
+            pool = pools.get(sample.labels.get("model_name", ""))
+            if name == "Requests5XX":
                 totals[name] += sample.value
+            elif name == "pathmnist_explanation_cache":
+                totals[sample.labels["result"]] += sample.value
+            elif name == "pathmnist_predicted_class":
+                classes[sample.labels["code"]] = sample.value
             elif pool and name == "ts_inference_requests":
                 requests[pool] += sample.value
             elif pool and name == "ts_inference_latency_microseconds":
                 latency[pool] += sample.value / 1e6
-            elif pool == PREDICTIONS and name == "predicted_class":
-                code = sample.labels["Class"]
-                classes[code] = classes.get(code, 0.0) + sample.value
     return Sample(moment, requests, latency, classes, *totals.values())
 
 

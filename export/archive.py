@@ -38,8 +38,9 @@ def write_archive(checkpoint: Path, version: str, path: Path, backend_files: Pat
         for name in (CARD, CONFIDENCE, NOTICE):
             if (checkpoint / name).is_file():
                 shutil.copy(checkpoint / name, staging)
-        for name in (NETWORK_ONNX, NETWORK_MNN) if backend_files else ():
-            shutil.copy(Path(backend_files, name), staging)
+        if backend_files:
+            for name in (NETWORK_ONNX, NETWORK_MNN):
+                shutil.copy(backend_files / name, staging)
         _run_archiver(
             {
                 "model-name": MODEL_NAME,

@@ -162,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the server")
     parser.add_argument("--inference-url", default="http://127.0.0.1:8085", help="TorchServe's own inference address")
-    parser.add_argument("--metrics-url", default="http://127.0.0.1:8082")
+    parser.add_argument("--metrics-url", default="http://127.0.0.1:8080")
     parser.add_argument("--clients", type=int, default=4, help="clients that ask for explanations at a time")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10, help="of each phase of each round")

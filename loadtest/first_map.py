@@ -64,7 +64,7 @@ def measure(folder: Path, server: str, metrics: str, image: Path, port: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default="http://127.0.0.1:8080")
-    parser.add_argument("--metrics", default="http://127.0.0.1:8082")
+    parser.add_argument("--metrics", default="http://127.0.0.1:8080")
     parser.add_argument("--image", type=Path, default=ROOT / "docs" / "tile.png")
     parser.add_argument("--port", type=int, default=7861)
     arguments = parser.parse_args()

@@ -6,6 +6,8 @@ TorchServe 0.12 drops the query string of `/predictions/...` and `/explanations/
 same archive under the name `{model}-explain` with the header TorchServe itself would set, and gives TorchServe's own
 errors the same JSON form as the handler's. Bodies pass through as they are.
 
+It times every request for Prometheus, and writes one line of JSON for each (serving/record.py).
+
 Where `PATHMNIST_TOKEN` is set, every request but `/ping` and `/ready` must bear it; without it the edge serves loopback
 only. Every answer has an `X-Request-Id`: the client's, where it sent a plain one.
 """
@@ -19,6 +21,7 @@ import math
 import os
 import re
 import ssl
+import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
@@ -31,7 +34,9 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 from yarl import URL
 
 from serving.golden import NotReadyError, Readiness
+from serving.metrics import REQUEST_SECONDS, exposition
 from serving.rate import RateLimit
+from serving.record import AuditTrail, RequestLog, timestamp
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -41,6 +46,8 @@ TOKEN = web.AppKey("token", str)
 RATE_LIMIT = web.AppKey("rate_limit", RateLimit)
 READ_TIMEOUT = web.AppKey("read_timeout", float)
 READINESS = web.AppKey("readiness", Readiness)
+REQUEST_LOG = web.AppKey("request_log", RequestLog)
+AUDIT = web.AppKey("audit", AuditTrail)
 SESSION = web.AppKey("session", ClientSession)
 VERBS = ("predictions", "explanations")
 # What probes ask: without a token, and as often as they like.
@@ -49,6 +56,9 @@ OPEN_PATHS = ("/ping", "/ready")
 EXPLAIN_POOL = "-explain"
 REQUEST_ID = "X-Request-Id"
 IDENTITY = web.RequestKey("identity", str)
+# What the handler says of an answer for the log (handler/pathmnist_handler.py).
+FACTS_HEADER = "X-Facts"
+FACTS = web.RequestKey("facts", str)
 PLAIN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Seconds for which an idle connection stays open.
 KEEPALIVE = 75
@@ -85,19 +95,26 @@ def make_edge(
     manifest: Path | None = None,
     rate_limit: RateLimit | None = None,
     read_timeout: float = 60,
+    request_log: RequestLog | None = None,
+    audit: AuditTrail | None = None,
 ) -> web.Application:
     """An application that serves `/predictions`, `/explanations` and `/ping` from the TorchServe at `upstream`, and
     `/metrics` from its address `metrics`. With a `token`, who does not bear it gets 401.
 
     With the `manifest` of an export `/ready` says whether the model answers its golden tile. A body of more than
-    `max_request_size` bytes gets 413, one that takes longer than `read_timeout` seconds 408.
+    `max_request_size` bytes gets 413, one that takes longer than `read_timeout` seconds 408. `request_log` gets a line
+    for every request, `audit` for every answer of the model.
     """
-    middlewares = [_identified, _uniform_errors, _limited, _authorised]
+    middlewares = [_identified, _recorded, _uniform_errors, _limited, _authorised]
     application = web.Application(client_max_size=max_request_size, middlewares=middlewares)
     application[UPSTREAM], application[METRICS], application[TOKEN] = upstream, metrics, token
     application[READ_TIMEOUT] = read_timeout
     if rate_limit:
         application[RATE_LIMIT] = rate_limit
+    if request_log:
+        application[REQUEST_LOG] = request_log
+    if audit:
+        application[AUDIT] = audit
     if manifest:
         application[READINESS] = Readiness(manifest, lambda image: _predict(application, image))
         application.router.add_get("/ready", _ready)
@@ -174,7 +191,11 @@ async def _ping(request: web.Request) -> web.Response:
 
 
 async def _metrics(request: web.Request) -> web.Response:
-    return await _forward(request, f"{request.app[METRICS]}/metrics", {}, None)
+    """TorchServe's metrics and ours."""
+    answer = await _forward(request, f"{request.app[METRICS]}/metrics", {}, None)
+    if answer.status == HTTPStatus.OK and isinstance(answer.body, bytes):
+        answer.body += await asyncio.to_thread(exposition)
+    return answer
 
 
 async def _forward(request: web.Request, address: str, headers: dict[str, str], body: bytes | None) -> web.Response:
@@ -182,6 +203,7 @@ async def _forward(request: web.Request, address: str, headers: dict[str, str], 
     try:
         async with request.app[SESSION].request(request.method, url, data=body, headers=headers) as answer:
             content = await answer.read()
+            request[FACTS] = answer.headers.get(FACTS_HEADER, "{}")
             if answer.status >= 400 and not _has_our_form(content):
                 return error_response(answer.status, _torchserve_message(content))
             kept = {"Content-Type": answer.headers.get("Content-Type", "application/octet-stream")}
@@ -216,6 +238,44 @@ async def _identified(request: web.Request, handler: Handler) -> web.StreamRespo
     response = await handler(request)
     response.headers[REQUEST_ID] = request[IDENTITY]
     return response
+
+
+@web.middleware
+async def _recorded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Time a request, and write down how it went."""
+    start = time.perf_counter()
+    response = await handler(request)
+    seconds = time.perf_counter() - start
+    verb = request.path.split("/")[1]
+    if verb not in VERBS or not isinstance(response, web.Response):
+        return response
+    REQUEST_SECONDS.labels(verb, response.status).observe(seconds)
+    try:
+        _write_down(request, response, verb, seconds)
+    except OSError:
+        logger.exception("request %s could not be written down", request[IDENTITY])
+        return error_response(503, "The audit trail cannot be written, so no answer is given.", "audit_failed")
+    return response
+
+
+def _write_down(request: web.Request, response: web.Response, verb: str, seconds: float) -> None:
+    body = response.body if isinstance(response.body, bytes) else b""
+    outcome = "ok" if response.status < 400 else json.loads(body)["error"]["code"]
+    record = {
+        "time": timestamp(),
+        "request_id": request[IDENTITY],
+        "verb": verb,
+        "status": response.status,
+        "seconds": round(seconds, 4),
+        "request_bytes": request.content_length,
+        "response_bytes": len(body),
+        "outcome": outcome,
+        **json.loads(request.get(FACTS, "{}")),
+    }
+    if REQUEST_LOG in request.app:
+        request.app[REQUEST_LOG].write(record)
+    if AUDIT in request.app and response.status == HTTPStatus.OK:
+        request.app[AUDIT].write(record, body)
 
 
 @web.middleware
@@ -271,6 +331,8 @@ def main() -> None:
     parser.add_argument("--read-timeout", type=float, default=60, help="seconds for a request's body to arrive")
     parser.add_argument("--rate-limit", type=float, default=0, help="requests a second of one address, 0 for any")
     parser.add_argument("--rate-burst", type=int, default=20, help="requests of one address at once, after a rest")
+    parser.add_argument("--request-log", type=Path, help="file for a line of JSON for each request; it rotates")
+    parser.add_argument("--audit", type=Path, help="file for a line of JSON for each answer; it only grows")
     parser.add_argument("--certificate", type=Path, help="certificate chain of an https address, PEM")
     parser.add_argument("--key", type=Path, help="its private key, PEM")
     arguments = parser.parse_args()
@@ -288,6 +350,8 @@ def main() -> None:
         manifest=arguments.manifest,
         rate_limit=RateLimit(arguments.rate_limit, arguments.rate_burst) if arguments.rate_limit else None,
         read_timeout=arguments.read_timeout,
+        request_log=RequestLog(arguments.request_log) if arguments.request_log else None,
+        audit=AuditTrail(arguments.audit) if arguments.audit else None,
     )
     web.run_app(
         application,

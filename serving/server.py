@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -33,6 +34,7 @@ EDGE_OPTIONS = {
     "edge_rate_burst": "--rate-burst",
     "edge_certificate_file": "--certificate",
     "edge_private_key_file": "--key",
+    "edge_audit_file": "--audit",
 }
 GRPC_PORTS = ("grpc_inference_port", "grpc_management_port")
 
@@ -76,7 +78,13 @@ class TorchServe:
 
     @property
     def metrics_url(self) -> str:
-        return self._settings["metrics_address"]
+        """Where `/metrics` has TorchServe's numbers and ours: the edge."""
+        return self.url
+
+    @property
+    def request_log(self) -> Path:
+        """A line of JSON for each request."""
+        return self._run_folder / "requests.jsonl"
 
     @property
     def grpc_address(self) -> str:
@@ -96,6 +104,9 @@ class TorchServe:
             require_free(name, port)
         temporary = self._run_folder / "tmp"
         temporary.mkdir(parents=True, exist_ok=True)
+        counts = self._run_folder / "metrics"
+        shutil.rmtree(counts, ignore_errors=True)
+        counts.mkdir()
         config = self._run_folder / "config.properties"
         settings = {"metrics_config": str(METRICS), **self._settings}
         config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -108,22 +119,24 @@ class TorchServe:
             "TEMP": str(temporary),
             "LOG_LOCATION": str(self._run_folder / "logs"),
             "METRICS_LOCATION": str(self._run_folder / "logs"),
+            "PROMETHEUS_MULTIPROC_DIR": str(counts),
         }
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=self._run_folder, env=environment, stdout=log, stderr=log, process_group=0
             )
             (self._run_folder / "group.pid").write_text(str(self._process.pid))
-            self._edge = self._start_edge(log, self._process.pid)
+            self._edge = self._start_edge(log, self._process.pid, counts)
 
-    def _start_edge(self, log: BinaryIO, group: int) -> subprocess.Popen[bytes]:
+    def _start_edge(self, log: BinaryIO, group: int, counts: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "serving.edge", "--listen", self._settings["edge_address"]]
-        command += ["--upstream", self.inference_url, "--metrics", self.metrics_url]
-        command += ["--manifest", str(self._model_store / "manifest.json")]
+        command += ["--upstream", self.inference_url, "--metrics", self._settings["metrics_address"]]
+        command += ["--manifest", str(self._model_store / "manifest.json"), "--request-log", str(self.request_log)]
         for name, option in EDGE_OPTIONS.items():
             if self._settings.get(name):
                 command += [option, self._settings[name]]
-        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, process_group=group)
+        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(counts)}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=group)
 
     def _running(self) -> bool:
         return all(process is not None and process.poll() is None for process in (self._process, self._edge))

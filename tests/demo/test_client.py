@@ -46,7 +46,7 @@ def test_a_guarded_server_opens_to_the_token(edge: Edge) -> None:
     guarded = Client(edge.url, edge.url, token="secret")
     wait_for(guarded)
     assert guarded.classify(IMAGE).code
-    assert "predicted_class_total" in guarded.metrics()
+    assert "pathmnist_predicted_class_total" in guarded.metrics()
     for asked in (lambda client: client.classify(IMAGE), lambda client: client.metrics()):
         with pytest.raises(ServerError, match="token"):
             asked(Client(edge.url, edge.url, token="wrong"))

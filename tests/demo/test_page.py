@@ -41,10 +41,11 @@ def ask(server: TorchServe) -> Ask:
 @pytest.fixture
 def count(server: TorchServe) -> Callable[[str], float]:
     def count(name: str) -> float:
-        """A counter of the server, once its log has been read."""
+        """A counter of the server, once its log has been read; by name, or by name and labels."""
         time.sleep(0.5)
         text = requests.get(f"{server.metrics_url}/metrics", timeout=30).text
-        return sum(map(float, re.findall(rf"^{name}\{{.*\}} (\S+)", text, re.MULTILINE)))
+        labels = "" if name.endswith("}") else r"\{.*\}"
+        return sum(map(float, re.findall(rf"^{re.escape(name)}{labels} (\S+)", text, re.MULTILINE)))
 
     return count
 
@@ -113,7 +114,7 @@ def test_maps_are_the_servers_and_drawing_costs_no_explanation(
         assert same(shown(page, found["method"], 1), decoded(found["heatmap"]))
     expect(page.locator("#maps .facts").first).to_contain_text("completeness residual")
 
-    asked, missed = count("ts_inference_requests_total"), count("explanation_cache_misses_total")
+    asked, missed = count("ts_inference_requests_total"), count('pathmnist_explanation_cache_total{result="miss"}')
     slider = page.get_by_role("slider", name="Opacity")
     slider.focus()
     for key, opacity in (("End", 1.0), ("Home", 0.0), ("ArrowRight", 0.05)):
@@ -133,7 +134,7 @@ def test_maps_are_the_servers_and_drawing_costs_no_explanation(
     assert not same(shown(page, "saliency", 1), inferno)
     assert overlay_opacity(page) == pytest.approx(0.05)
     assert count("ts_inference_requests_total") == asked + 1
-    assert count("explanation_cache_misses_total") == missed
+    assert count('pathmnist_explanation_cache_total{result="miss"}') == missed
 
 
 def pick(page: Page, label: str, option: str) -> None:

@@ -124,12 +124,14 @@ def wait_ready(url: str, deadline: float) -> None:
 
 
 def ask(server: TorchServe, image: bytes) -> None:
-    """One of everything that is counted: a prediction, a map for the cache and one from it, a refusal."""
+    """One of everything that is counted: a prediction, a map for the cache and one from it, another, a refusal."""
     post = requests.Session().post
     assert post(f"{server.url}/predictions/pathmnist", data=image, timeout=60).status_code == 200
     for _ in range(2):
         target = f"{server.url}/explanations/pathmnist?method=saliency&target=DEB&contrast=MUC"
         assert post(target, data=image, timeout=60).status_code == 200
+    target = f"{server.url}/explanations/pathmnist?method=integrated_gradients&n_steps=2"
+    assert post(target, data=image, timeout=60).status_code == 200
     assert post(f"{server.url}/predictions/pathmnist", data=b"no image", timeout=60).status_code >= 400
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import re
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -204,7 +203,7 @@ def test_a_mixed_batch_serves_the_good_and_refuses_the_bad(
         if one.status_code != 200:
             assert one.json() == other.json()
             continue
-        assert np.abs(logits_of(one) - logits_of(other)).max() < 1e-4
+        assert np.abs(logits_of(one) - logits_of(other)).max() < 1e-4 * np.abs(logits_of(other)).max()
         for found, expected in zip(
             one.json().get("explanations", []), other.json().get("explanations", []), strict=True
         ):
@@ -245,19 +244,15 @@ def test_explanations_have_workers_of_their_own(server: TorchServe, post: Post, 
 
 
 def test_cache_hits_are_in_the_answer_and_in_the_metrics(server: TorchServe, post: Post, pngs: list[bytes]) -> None:
-    def counted(name: str) -> float:
+    def counted(result: str) -> float:
         text = requests.get(f"{server.metrics_url}/metrics", timeout=30).text
-        return sum(map(float, re.findall(rf"^explanation_cache_{name}_total\{{.*\}} (\S+)", text, re.MULTILINE)))
+        return sum(map(float, re.findall(rf'pathmnist_explanation_cache_total\{{result="{result}"\}} (\S+)', text)))
 
-    hits, misses = counted("hits"), counted("misses")
+    hits, misses = counted("hit"), counted("miss")
     options = {"method": "smoothgrad", "n_samples": "3", "noise": "0.21"}
     answers = [post("explanations", pngs[7], params=options).json() for _ in range(3)]
     assert [item["explanations"][0]["cached"] for item in answers] == [False, True, True]
-    deadline = time.monotonic() + 10
-    # TorchServe reads the worker's counts from its log, a moment later.
-    while counted("hits") < hits + 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert (counted("hits") - hits, counted("misses") - misses) == (2, 1)
+    assert (counted("hit") - hits, counted("miss") - misses) == (2, 1)
 
 
 def test_prometheus_metrics_are_served(server: TorchServe, post: Post, pngs: list[bytes]) -> None:

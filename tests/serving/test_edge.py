@@ -79,7 +79,7 @@ def test_the_token_opens_everything_and_health_is_open(guarded: str) -> None:
     for verb in ("predictions", "explanations"):
         answer = requests.post(f"{guarded}/{verb}/pathmnist", data=TILE.read_bytes(), headers=headers, timeout=60)
         assert answer.status_code == 200
-    assert "predicted_class_total" in requests.get(f"{guarded}/metrics", headers=headers, timeout=10).text
+    assert "pathmnist_predicted_class_total" in requests.get(f"{guarded}/metrics", headers=headers, timeout=10).text
     assert requests.get(f"{guarded}/ping", timeout=10).json()["status"] == "Healthy"
 
 
