@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handler.backend import Backend, load_backend
-from handler.model import Model
+from handler.model import Model, load_model
 from handler.network import classify
 from handler.preprocess import preprocess
 
@@ -54,6 +54,15 @@ class Engine:
             inputs = preprocess(tiles, self.model.preprocessing)
             features = self._feature_map(inputs)
             return Forward(inputs, features, classify(self.model.network, features))
+
+
+def open_engine(folder: Path, device: torch.device, settings: dict[str, Any]) -> Engine:
+    """The engine of an unpacked archive, chosen by the block `engine` of its model-config.yaml.
+
+    Raises what `load_model` raises.
+    """
+    backends = settings.get(device.type, ["torch"])
+    return choose_engine(load_model(folder, device), device, folder, backends, settings.get("tolerance", 0))
 
 
 def choose_engine(

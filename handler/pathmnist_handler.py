@@ -10,9 +10,8 @@ import orjson
 import torch
 
 from handler.cache import AttributionCache, open_cache
-from handler.engine import Engine, choose_engine
+from handler.engine import open_engine
 from handler.image import ImageLimits
-from handler.model import load_model
 from handler.request import RawRequest
 from handler.service import Service
 
@@ -36,7 +35,7 @@ class PathMNISTHandler:
         _enter_pool(pool)
         # Over gRPC no header says what is asked, so the name does.
         self._explains = pool.get("explains", False)
-        engine = _open_engine(Path(properties["model_dir"]), device, {**settings, **pool}.get("engine", {}))
+        engine = open_engine(Path(properties["model_dir"]), device, {**settings, **pool}.get("engine", {}))
         limits = ImageLimits(**settings.get("image_limits", {}))
         self._service = Service(engine, limits, _open_cache(settings.get("cache", {})))
 
@@ -61,12 +60,6 @@ def _enter_pool(pool: dict[str, Any]) -> None:
         os.nice(pool["niceness"])
     if "core_share" in pool:
         torch.set_num_threads(max(1, round(pool["core_share"] * torch.get_num_threads())))
-
-
-def _open_engine(folder: Path, device: torch.device, settings: dict[str, Any]) -> Engine:
-    """The fastest engine that gives PyTorch's logits, in the order that the settings name for the device."""
-    backends = settings.get(device.type, ["torch"])
-    return choose_engine(load_model(folder, device), device, folder, backends, settings.get("tolerance", 0))
 
 
 def _open_cache(settings: dict[str, Any]) -> AttributionCache | None:

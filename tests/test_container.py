@@ -79,7 +79,7 @@ def test_the_server_image_holds_what_the_server_needs(model_store: Path, tmp_pat
 
 
 def test_services_have_a_read_only_root_and_no_capabilities(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) >= {"server", "demo"}
+    assert set(compose["services"]) == {"server", "demo", "prometheus", "grafana"}
     for name, service in compose["services"].items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -96,3 +96,82 @@ def test_the_page_takes_nothing_of_the_handler_but_what_its_image_holds() -> Non
     sources = "".join(path.read_text() for path in (ROOT / "demo").glob("*.py"))
     modules = set(re.findall(r"^\s*(?:from|import) ((?:handler|training|export|serving)\S*)", sources, re.MULTILINE))
     assert {f"{module.replace('.', '/')}.py" for module in modules} <= set(copied("demo"))
+
+
+def test_images_of_others_are_named_exactly(compose: dict[str, Any]) -> None:
+    for name in ("prometheus", "grafana"):
+        assert re.fullmatch(r"\S+:v?\d+\.\d+\.\d+", compose["services"][name]["image"])
+
+
+def test_what_is_mounted_exists_and_cannot_be_written(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        for volume in service.get("volumes", []):
+            source, _, *mode = volume.split(":")
+            if source.startswith("./"):
+                assert (ROOT / source).exists(), source
+                assert mode == ["ro"], volume
+            else:
+                assert source in compose["volumes"], volume
+
+
+def test_prometheus_scrapes_the_server_of_its_composition(compose: dict[str, Any]) -> None:
+    """As the one of `make serve`, but through the edge with the token."""
+    alone = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text())
+    composed = yaml.safe_load((ROOT / "monitoring" / "prometheus-compose.yml").read_text())
+    (job,) = composed["scrape_configs"]
+    assert job.pop("authorization") == {"credentials_file": "/tmp/token"}
+    assert job["static_configs"] == [{"targets": ["server:8080"]}]
+    job["static_configs"] = alone["scrape_configs"][0]["static_configs"]
+    assert composed == alone
+    prometheus = compose["services"]["prometheus"]
+    assert "> /tmp/token" in prometheus["entrypoint"][2]
+    assert "--config.file=/etc/prometheus/prometheus-compose.yml" in prometheus["command"]
+    assert "PATHMNIST_TOKEN" in prometheus["environment"]
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_promtool_accepts_the_composed_prometheus(tmp_path: Path) -> None:
+    folder = shutil.copytree(ROOT / "monitoring", tmp_path / "monitoring")
+    config = folder / "prometheus-compose.yml"
+    (tmp_path / "token").write_text("token")
+    config.write_text(config.read_text().replace("/tmp/token", str(tmp_path / "token")))
+    result = subprocess.run(["promtool", "check", "config", str(config)], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_token_reaches_prometheus_in_a_file_of_its_own(compose: dict[str, Any], tmp_path: Path) -> None:
+    """The container's start, with `cat` as Prometheus and another place for the file."""
+    shell, option, script, name = compose["services"]["prometheus"]["entrypoint"]
+    script = script.replace("$$", "$").replace("/tmp/token", str(tmp_path / "token")).replace("/bin/prometheus", "cat")
+    (tmp_path / "argument").write_text("given")
+    result = subprocess.run(
+        [shell, option, script, name, str(tmp_path / "argument")],
+        env={"PATHMNIST_TOKEN": "a$ecret'", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=10,
+    )
+    assert result.stdout == "given"
+    assert (tmp_path / "token").read_text() == "a$ecret'"
+    assert (tmp_path / "token").stat().st_mode & 0o077 == 0
+
+
+def test_grafana_finds_its_source_and_its_dashboard(compose: dict[str, Any]) -> None:
+    provisioning = ROOT / "monitoring" / "grafana"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    assert compose["services"]["prometheus"]["ports"] == ["127.0.0.1:9090:9090"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "pathmnist.yml").read_text())["providers"]
+    grafana = compose["services"]["grafana"]
+    shown = next(
+        volume.split(":")[1] for volume in grafana["volumes"] if volume.startswith("./monitoring/dashboard.json")
+    )
+    assert Path(shown).parent == Path(provider["options"]["path"])
+    assert grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == shown
+
+
+def test_nobody_logs_into_grafana(compose: dict[str, Any]) -> None:
+    environment = compose["services"]["grafana"]["environment"]
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert environment["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert "PATHMNIST_TOKEN" not in environment

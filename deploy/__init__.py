@@ -1,0 +1,1 @@
+"""Running on clusters: Kubernetes by files, Ray by commands."""

@@ -1,0 +1,30 @@
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import deploy.ray  # noqa: F401  (Ray reads its settings when it is imported)
+
+# isort: split
+import ray
+from ray.cluster_utils import Cluster
+
+
+@pytest.fixture(scope="session")
+def archive(model_store: Path) -> Path:
+    return model_store / "pathmnist.mar"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """Two nodes of two cores each, on loopback, with this process as a client."""
+    node = {"num_cpus": 2, "node_ip_address": "127.0.0.1", "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        cluster.add_node(num_cpus=2, node_ip_address="127.0.0.1")
+        ray.init(cluster.address, logging_level=logging.WARNING, log_to_driver=False)
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()

@@ -1,0 +1,145 @@
+"""The API on a Ray of two nodes: the answers of TorchServe, and none lost when a replica is killed."""
+
+import base64
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import requests
+from PIL import Image
+from ray import serve
+from ray.cluster_utils import Cluster
+
+from deploy.ray.serve import MAX_REQUEST_SIZE, NAME, application, start
+from serving.server import ROOT, TorchServe, read_properties
+from tests.conftest import Pixels
+
+TOKEN = {"Authorization": "Bearer token"}
+TILE = (ROOT / "docs" / "tile.png").read_bytes()
+JSON = {"Content-Type": "application/json"}
+IMAGE = base64.b64encode(TILE).decode()
+
+
+@pytest.fixture(scope="module")
+def url(cluster: Cluster, archive: Any) -> Iterator[str]:
+    """Two replicas of each pool, for clients that bear the token."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    yield start(application(archive, replicas=(2, 2), token="token"), "127.0.0.1", port)
+    serve.delete(NAME)
+
+
+def replicas(name: str) -> list[psutil.Process]:
+    """This test's own processes that serve a pool."""
+    children = psutil.Process().children(recursive=True)
+    return [child for child in children if f"ServeReplica:{NAME}:{name}" in " ".join(child.cmdline())]
+
+
+def pixels(encoded: str) -> Pixels:
+    return np.asarray(Image.open(BytesIO(base64.b64decode(encoded))).convert("RGB"))
+
+
+def assert_same(one: Any, other: Any, name: str = "") -> None:
+    """The same JSON, up to float32 rounding in numbers and pictures."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), name
+        for key in one:
+            assert_same(one[key], other[key], key)
+    elif isinstance(one, list):
+        assert len(one) == len(other), name
+        for first, second in zip(one, other, strict=True):
+            assert_same(first, second, name)
+    elif isinstance(one, float):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-4), name
+    elif name in ("heatmap", "overlay"):
+        assert np.abs(pixels(one).astype(int) - pixels(other)).mean() < 1, name
+    else:
+        assert one == other, name
+
+
+@pytest.mark.parametrize(
+    ("path", "request_"),
+    [
+        ("predictions/pathmnist", {"data": TILE}),
+        ("predictions/pathmnist?explain=gradcam,layercam&target=TUM&include=none", {"data": TILE}),
+        ("explanations/pathmnist?colormap=viridis", {"data": TILE}),
+        ("explanations/pathmnist", {"json": {"image": IMAGE, "method": "saliency", "return": "images"}}),
+        ("explanations/pathmnist", {"files": {"data": TILE}, "data": {"method": "gradcam", "contrast": "STR"}}),
+        ("predictions/pathmnist", {"data": TILE, "headers": {"Content-Type": "application/x-www-form-urlencoded"}}),
+        ("predictions/pathmnist", {"data": {"explain": "gradcam"}}),
+        ("predictions/pathmnist", {"data": TILE[:200]}),
+        ("predictions/pathmnist", {"data": b"no image"}),
+        ("predictions/pathmnist?explain=saliency", {"data": TILE}),
+        ("predictions/pathmnist?colour=red", {"data": TILE}),
+        ("predictions/pathmnist", {"data": b" {", "headers": JSON}),
+        ("explanations/pathmnist", {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_answers_are_those_of_torchserve(server: TorchServe, url: str, path: str, request_: dict[str, Any]) -> None:
+    one = requests.post(f"{server.url}/{path}", timeout=60, **request_)
+    headers = {**TOKEN, **request_.get("headers", {})}
+    other = requests.post(f"{url}/{path}", timeout=60, **{**request_, "headers": headers})
+    assert other.status_code == one.status_code
+    assert other.headers["Content-Type"].split(";")[0] == "application/json"
+    assert_same(other.json(), one.json())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "data", "status", "code"),
+    [
+        ("GET", "predictions/pathmnist", b"", 405, "method_not_allowed"),
+        ("POST", "predictions/another", TILE, 404, "not_found"),
+        ("POST", "predictions/pathmnist", bytes(MAX_REQUEST_SIZE + 1), 413, "request_too_large"),
+    ],
+)
+def test_errors_before_the_model_have_the_edges_form(
+    server: TorchServe, url: str, method: str, path: str, data: bytes, status: int, code: str
+) -> None:
+    for address in (server.url, url):
+        answer = requests.request(method, f"{address}/{path}", data=data, headers=TOKEN, timeout=60)
+        assert answer.status_code == status
+        assert answer.json()["error"]["code"] == code
+        assert answer.json().keys() == {"error"}
+
+
+def test_a_stranger_gets_no_answer_but_a_sign_of_life(url: str) -> None:
+    for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": b"Bearer \xff"}):
+        answer = requests.post(f"{url}/predictions/pathmnist", data=TILE, headers=headers, timeout=60)
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] == "unauthorized"
+    assert requests.get(f"{url}/ping", timeout=60).json() == {"status": "Healthy"}
+
+
+def test_a_request_has_the_same_limit_as_at_the_edge() -> None:
+    assert int(read_properties(ROOT / "config.properties")["max_request_size"]) == MAX_REQUEST_SIZE
+
+
+def test_a_killed_replica_loses_no_request(url: str, tiles: Pixels, encode: Callable[..., bytes]) -> None:
+    """Killed by signal with requests in it; clients do not retry."""
+    images = [encode(tile) for tile in tiles]
+
+    def ask(index: int) -> tuple[int, str]:
+        image = images[index % len(images)]
+        answer = requests.post(f"{url}/predictions/pathmnist", data=image, headers=TOKEN, timeout=60)
+        return answer.status_code, answer.json().get("prediction", {}).get("code", "")
+
+    alone = [ask(index) for index in range(len(images))]
+    before = replicas("Predictions")
+    assert len(before) == 2
+    with ThreadPoolExecutor(16) as clients:
+        answers = [clients.submit(ask, index) for index in range(120)]
+        while sum(answer.done() for answer in answers) < 20:
+            time.sleep(0.01)
+        os.kill(before[0].pid, signal.SIGKILL)
+        got = [answer.result() for answer in answers]
+    assert got == [alone[index % len(alone)] for index in range(120)]
+    assert not before[0].is_running()
