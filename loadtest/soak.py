@@ -8,10 +8,10 @@ import argparse
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ PROCESSES = {
     "org.pytorch.serve.ModelServer": "frontend",
     "serving.edge": "edge",
 }
-thread = threading.local()
 
 
 @dataclass
@@ -72,29 +71,50 @@ def _server_processes() -> Iterator[tuple[str, psutil.Process]]:
                 yield f"{name} {number}".strip(), process
 
 
-def soak(url: str, total: int, users: int) -> dict[str, Any]:
-    """Send `total` requests, `users` at a time; returns the report."""
+def soak(url: str, total: int, users: int, minutes: float) -> dict[str, Any]:
+    """Send `total` requests, `users` at a time, or what `minutes` allow; returns the report."""
     tiles = load_tiles(None, 32, seed=0)
-    memory, failures, done = Memory(), list[str](), count(1)
+    memory, failures, numbers = Memory(), list[str](), iter(range(total))
+    deadline = time.monotonic() + minutes * 60
+    turn = threading.Lock()
+    answered = 0
 
-    def ask(number: int) -> None:
-        if not hasattr(thread, "session"):
-            thread.session = requests.Session()
-        verb, method = _question(number)
-        options = {"method": method} if verb == "explanations" else {"explain": method} if method else {}
-        tile = tiles[number % len(tiles)].image
-        response = thread.session.post(f"{url}/{verb}/pathmnist", params=options, data=tile, timeout=120)
-        if reason := _reason(response, method):
-            failures.append(reason)
-        answered = next(done)
-        if answered % max(1, total // SAMPLES) == 0:
-            memory.read(answered)
+    def work() -> None:
+        nonlocal answered
+        with requests.Session() as session:
+            while time.monotonic() < deadline:
+                with turn:
+                    number = next(numbers, None)
+                if number is None:
+                    return
+                reason = _ask(session, url, number, tiles[number % len(tiles)].image)
+                with turn:
+                    answered += 1
+                    failures.extend([reason] if reason else [])
+                    if answered % max(1, total // SAMPLES) == 0:
+                        memory.read(answered)
 
     memory.read(0)
     with ThreadPoolExecutor(users) as pool:
-        for future in [pool.submit(ask, number) for number in range(total)]:
+        for future in [pool.submit(work) for _ in range(users)]:
             future.result()
-    return {"requests": total, "failures": len(failures), "reasons": sorted(set(failures)), "memory": memory.to_json()}
+    return {
+        "requests": answered,
+        "failures": len(failures),
+        "reasons": sorted(set(failures)),
+        "memory": memory.to_json(),
+    }
+
+
+def _ask(session: requests.Session, url: str, number: int, tile: bytes) -> str | None:
+    """Send one request; returns why its answer is wrong, None where it is right."""
+    verb, method = _question(number)
+    options = {"method" if verb == "explanations" else "explain": method} if method else {}
+    response = session.post(f"{url}/{verb}/pathmnist", params=options, data=tile, timeout=120)
+    body = response.json()
+    if response.status_code != 200:
+        return refusal(response.status_code, body)
+    return fault(body, response.headers.get("X-Request-Id"), method)
 
 
 def _question(number: int) -> tuple[str, str | None]:
@@ -103,21 +123,15 @@ def _question(number: int) -> tuple[str, str | None]:
     return "predictions", "gradcam" if number % 10 == 5 else None
 
 
-def _reason(response: requests.Response, method: str | None) -> str | None:
-    body = response.json()
-    if response.status_code != 200:
-        return refusal(response.status_code, body)
-    return fault(body, response.headers.get("X-Request-Id"), method)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=6000)
     parser.add_argument("--users", type=int, default=4, help="requests under way at a time")
+    parser.add_argument("--minutes", type=float, default=60, help="the end, also where requests are left")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     arguments = parser.parse_args()
     with server(arguments.model_store) as url:
-        report = soak(url, arguments.requests, arguments.users)
+        report = soak(url, arguments.requests, arguments.users, arguments.minutes)
     print(json.dumps(report, indent=2))
     sys.exit(1 if report["failures"] else 0)
 

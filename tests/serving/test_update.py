@@ -136,6 +136,8 @@ def versions(answers: list[tuple[str, requests.Response]], verb: str) -> list[st
     return [response.json()["model"]["version"] for asked, response in answers if asked == verb]
 
 
+# Workers load their model beside clients that ask: on a busy machine that takes minutes.
+@pytest.mark.timeout(600)
 def test_an_update_and_a_rollback_under_load_fail_no_request(
     updatable: TorchServe, exports: dict[str, Path], config: Path, store: Path
 ) -> None:
