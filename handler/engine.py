@@ -62,7 +62,11 @@ def open_engine(folder: Path, device: torch.device, settings: dict[str, Any]) ->
     Raises what `load_model` raises.
     """
     backends = settings.get(device.type, ["torch"])
-    return choose_engine(load_model(folder, device), device, folder, backends, settings.get("tolerance", 0))
+    engine = choose_engine(load_model(folder, device), device, folder, backends, settings.get("tolerance", 0))
+    if device.type == "cpu" and engine.backend != "torch":
+        # The backend has the cores. Threads of PyTorch's own would spin between its operations and take them away.
+        torch.set_num_threads(1)
+    return engine
 
 
 def choose_engine(
