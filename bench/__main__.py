@@ -6,6 +6,7 @@ reported are medians over the rounds, and ratios to this server of the medians. 
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -18,7 +19,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
 from bench.ceiling import Ceiling
@@ -123,7 +123,7 @@ def main() -> None:
             print(system.name, json.dumps(rounds[system.name][-1]), flush=True)
     table = {name: medians(rows) for name, rows in rounds.items()}
     report = {
-        "machine": {"processor": processor(), "cores": torch.get_num_threads(), "system": platform.platform()},
+        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform()},
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
         "medians": table,

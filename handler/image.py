@@ -17,6 +17,8 @@ PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 # `decode_image` has its own, stricter limit, checked before any pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
+# What a damaged file makes Pillow say is no news of the server's.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,9 @@ def decode_image(data: bytes, limits: ImageLimits) -> NDArray[np.uint8]:
     """
     if not data:
         raise RequestError("image_missing", "The request holds no image.", "data")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = _open(data)
-        _check(image, limits)
-        return np.array(_to_rgb(_load(image)))
+    image = _open(data)
+    _check(image, limits)
+    return np.array(_to_rgb(_load(image)))
 
 
 def _open(data: bytes) -> Image.Image:
