@@ -101,7 +101,7 @@ def ratios(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     return {
         name: {key: round(own[key] / value, 2) for key, value in row.items() if key in own and value}
         for name, row in table.items()
-        if name != THIS
+        if name != THIS and row.keys() & own.keys()
     }
 
 
