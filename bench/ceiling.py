@@ -1,4 +1,4 @@
-"""What the machine can do without a server: decoding and the network in one process, set up as a worker sets them up."""
+"""What the machine can do without a server: decoding and the network in one process, set up as a worker is."""
 
 import statistics
 import tempfile
