@@ -18,6 +18,8 @@ SENTENCES = {
     "forbidden": "The model server does not allow this page to ask. Whoever runs the page sets PATHMNIST_TOKEN.",
     "not_found": "There is a server, but it does not offer the model this page asks for.",
     "overloaded": "The model server has too much to do at the moment. Please try again in a few seconds.",
+    "rate_limited": "The model server takes fewer requests a second than this page made. Please wait a moment.",
+    "request_timeout": "The image took too long to reach the model server. Please try again.",
     "unavailable": "The model server is starting or stopped. The page tries again by itself when it is back.",
     "timeout": "The model server gave up on this question. Ask for fewer methods, or set a time limit.",
     "out_of_memory": "The model server ran out of memory. Please try again in a few seconds.",

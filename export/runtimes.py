@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -165,7 +166,18 @@ def _parse(label: str, answer: dict[str, Any]) -> Answer:
     return Answer(label, np.array(answer["logits"], dtype=np.float32).reshape(-1, 9), answer["seconds"])
 
 
+def server(path: Path, tiles: Tiles) -> Answer:
+    """The worker's engine with MNN, from the archive beside the ONNX file."""
+    with tempfile.TemporaryDirectory() as name:
+        with zipfile.ZipFile(path.with_suffix(".mar")) as archive:
+            archive.extractall(name)
+        device = torch.device("cpu")
+        engine = Engine(load_model(Path(name), device), device, "mnn", Path(name))
+    return in_batches(version("mnn"), tiles, lambda batch: engine.forward(list(batch)).logits.numpy())
+
+
 RUNTIMES: dict[str, Callable[[Path, Tiles], Answer]] = {
+    "the server's worker, MNN": server,
     "ONNX Runtime, CPU": lambda path, tiles: onnx_runtime(path, tiles, "CPUExecutionProvider"),
     "ONNX Runtime, CUDA": lambda path, tiles: onnx_runtime(path, tiles, "CUDAExecutionProvider"),
     "ONNX Runtime, TensorRT": lambda path, tiles: onnx_runtime(path, tiles, "TensorrtExecutionProvider"),
@@ -205,12 +217,13 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     parser.add_argument("--file", type=Path, default=Path("model_store", f"{MODEL_NAME}.onnx"))
     parser.add_argument("--tiles", type=int, default=256, help="spread evenly over the split")
+    parser.add_argument("--runtimes", nargs="+", choices=list(RUNTIMES), default=list(RUNTIMES), metavar="NAME")
     parser.add_argument("--output", type=Path, help="JSON file to write as well")
     arguments = parser.parse_args()
     tiles = read_npz(arguments.data).test.spread(arguments.tiles)
     expected = expected_logits(load_model(arguments.checkpoint), tiles)
     rows: list[dict[str, Any]] = []
-    for runtime in RUNTIMES:
+    for runtime in arguments.runtimes:
         try:
             rows.append(asdict(compare(runtime, arguments.file, tiles, expected)))
         except MissingRuntimeError as error:

@@ -326,7 +326,7 @@ def main() -> None:
     parser.add_argument("--listen", required=True, help="address to serve, such as http://127.0.0.1:8080")
     parser.add_argument("--upstream", required=True, help="TorchServe's inference address")
     parser.add_argument("--metrics", required=True, help="TorchServe's metrics address")
-    parser.add_argument("--manifest", type=Path, required=True, help="manifest.json of the export that is served")
+    parser.add_argument("--manifest", type=Path, help="manifest.json of the export that is served, for /ready")
     parser.add_argument("--max-request-size", type=int, required=True, help="bytes")
     parser.add_argument("--read-timeout", type=float, default=60, help="seconds for a request's body to arrive")
     parser.add_argument("--rate-limit", type=float, default=0, help="requests a second of one address, 0 for any")

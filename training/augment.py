@@ -24,7 +24,8 @@ class StainJitter(nn.Module):
     def __init__(self, strength: float) -> None:
         super().__init__()
         self.strength = strength
-        self.register_buffer("to_density", STAINS, persistent=False)
+        # A copy: averaging of weights writes into buffers too.
+        self.register_buffer("to_density", STAINS.clone(), persistent=False)
         self.register_buffer("to_stain", torch.linalg.inv(STAINS), persistent=False)
 
     def forward(self, tiles: Tensor) -> Tensor:

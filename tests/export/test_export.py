@@ -11,6 +11,7 @@ import torch
 from export.__main__ import export
 from export.attribution import require_maps
 from export.parity import Parity, ParityError, measure_parity, require_parity
+from handler.backend import NETWORK_MNN, NETWORK_ONNX
 from handler.engine import Engine
 from handler.model import CARD, Model, file_digest
 from handler.tissue import CODES, DISCLAIMER
@@ -89,7 +90,7 @@ def test_the_archive_holds_all_it_needs_and_no_pickle(model_store: Path) -> None
         names = set(archive.namelist())
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "handler").rglob("*.py")}
     wanted = {"pathmnist_handler.py", "model-config.yaml", "MAR-INF/MANIFEST.json", *package}
-    assert names == wanted | {path.name for path in SHIPPED.iterdir()}
+    assert names == wanted | {path.name for path in SHIPPED.iterdir()} | {NETWORK_ONNX, NETWORK_MNN}
 
 
 def test_the_manifest_holds_every_digest(model_store: Path, model: Model) -> None:

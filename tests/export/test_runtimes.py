@@ -19,6 +19,7 @@ def test_a_runtime_gives_pytorchs_answers(runtime: str, model: Model, model_stor
     except MissingRuntimeError as error:
         pytest.skip(str(error))
     assert row.tiles == len(part)
-    assert row.max_logit_difference < 1e-4
+    # Winograd's convolutions round more.
+    assert row.max_logit_difference < (1e-2 if runtime == "the server's worker, MNN" else 1e-4)
     assert row.top1_agreement == 1
     assert row.images_per_second > 0
