@@ -24,8 +24,8 @@ def connect() -> None:
     ray.init(address, include_dashboard=False, logging_level=logging.WARNING)
 
 
-def open_service(archive: Path, folder: Path) -> Service:
-    """Unpack an archive into a folder and load it with its own settings, on the GPU that Ray gave, if any.
+def open_service(archive: Path, folder: Path, pool: str = "pathmnist") -> Service:
+    """Unpack an archive into a folder and load it with its own settings for a pool, on the GPU that Ray gave, if any.
 
     The cache of explanations lies in that folder too. Raises what `open_engine` raises.
     """
@@ -34,5 +34,5 @@ def open_service(archive: Path, folder: Path) -> Service:
     settings = yaml.safe_load((folder / "model-config.yaml").read_text())["handler"]
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
     cache = AttributionCache(folder / "explanations", settings["cache"]["bytes"])
-    engine = open_engine(folder, device, settings["engine"])
+    engine = open_engine(folder, device, {**settings, **settings["pools"].get(pool, {})}["engine"])
     return Service(engine, ImageLimits(**settings["image_limits"]), cache)

@@ -43,11 +43,11 @@ logger = logging.getLogger(__name__)
 
 
 class Classifier:
-    """One replica with the model of an archive."""
+    """One replica with the model of an archive, and the archive's settings for a pool."""
 
-    def __init__(self, archive: Path, batch: int) -> None:
+    def __init__(self, archive: Path, pool: str, batch: int) -> None:
         self._folder = TemporaryDirectory()
-        self._service = open_service(archive, Path(self._folder.name))
+        self._service = open_service(archive, Path(self._folder.name), pool)
         self.respond.set_max_batch_size(batch)  # type: ignore[attr-defined]
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.005)
@@ -127,7 +127,7 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
 def application(archive: Path, replicas: tuple[int, int], gpus: float = 0, token: str = "") -> serve.Application:
     """Edge and pools. Each pool has from the first to the second number of `replicas`, with one core and `gpus`."""
 
-    def pool(name: str, batch: int) -> serve.Application:
+    def pool(name: str, settings: str, batch: int) -> serve.Application:
         return serve.deployment(
             name=name,
             ray_actor_options={"num_cpus": 1, "num_gpus": gpus},
@@ -136,10 +136,10 @@ def application(archive: Path, replicas: tuple[int, int], gpus: float = 0, token
             autoscaling_config=AutoscalingConfig(
                 min_replicas=replicas[0], max_replicas=replicas[1], target_ongoing_requests=batch
             ),
-        )(Classifier).bind(archive.resolve(), batch)
+        )(Classifier).bind(archive.resolve(), settings, batch)
 
     edge = serve.deployment(ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000)(Edge)
-    return edge.bind(pool("Predictions", 8), pool("Explanations", 4), token)
+    return edge.bind(pool("Predictions", NAME, 8), pool("Explanations", f"{NAME}-explain", 4), token)
 
 
 def start(app: serve.Application, host: str, port: int) -> str:
