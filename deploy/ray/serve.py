@@ -168,8 +168,9 @@ def main() -> None:
     token = os.environ.get("PATHMNIST_TOKEN", "")
     if not token and not _is_loopback(arguments.host):
         parser.error(f"{arguments.host} can be reached by others: set PATHMNIST_TOKEN")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     connect()
+    # After Ray, which sets a handler of its own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     replicas = (arguments.min_replicas, arguments.max_replicas)
     try:
         app = application(arguments.archive, replicas, arguments.gpus, token)
