@@ -59,11 +59,11 @@ def run_system(system: System, images: Sequence[bytes], warm_up: float, seconds:
             row["start_seconds"] = time.perf_counter() - start
             for clients in CLIENTS:
                 load = measure(running.url + system.predict, payloads, clients, warm_up, seconds)
-                row |= {f"{name} at {clients}": value for name, value in asdict(load).items() if name != "clients"}
+                row |= {f"{name} at {clients}": value for name, value in asdict(load).items()}
             row["memory_mb"] = running.memory_mb()
             for what, path in system.explain.items():
                 load = measure(running.url + path, payloads, EXPLAIN_CLIENTS, warm_up, 5 * seconds)
-                row |= {f"{what}: {name}": value for name, value in asdict(load).items() if name != "clients"}
+                row |= {f"{what}: {name}": value for name, value in asdict(load).items()}
             if system.name == THIS:
                 row |= by_side(running.url + system.predict, warm_up, seconds)
     return row

@@ -18,8 +18,6 @@ from handler.service import DECODERS
 from serving.server import ROOT
 from training.checkpoint import SHIPPED
 
-BATCH = 8
-
 
 class Ceiling:
     """The worker's own engine, called directly."""
@@ -33,7 +31,7 @@ class Ceiling:
         self._threads = torch.get_num_threads() if backend == "torch" else 1
         self._decoders = ThreadPoolExecutor(DECODERS)
 
-    def images_per_second(self, images: Sequence[bytes], batch: int = BATCH, rounds: int = 12) -> float:
+    def images_per_second(self, images: Sequence[bytes], batch: int, rounds: int = 12) -> float:
         """From image files to logits, by the median time of a batch."""
         limits, seconds, threads = ImageLimits(), [], torch.get_num_threads()
         torch.set_num_threads(self._threads)

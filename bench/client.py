@@ -22,7 +22,6 @@ class Payload:
 class Load:
     """Answers of one run: how many a second, and how long they took."""
 
-    clients: int
     requests: int
     failures: int
     per_second: float
@@ -58,7 +57,6 @@ async def _run(url: str, payloads: Sequence[Payload], clients: int, warm_up: flo
         raise RuntimeError(f"{url} answered nothing within {seconds} s")
     p50, p99 = np.percentile(latencies, (50, 99)) * 1000
     return Load(
-        clients,
         len(latencies),
         failures,
         round(len(latencies) / seconds, 2),

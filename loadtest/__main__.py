@@ -6,7 +6,6 @@ With --host a server that runs already is asked instead. Options it does not kno
 
 import argparse
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ADDRESSES = ("edge_address", "inference_address", "management_address", "metrics_address")
-GRPC_PORTS = ("grpc_inference_port", "grpc_management_port")
 
 
 def main() -> None:
@@ -49,11 +46,8 @@ def run(url: str, output: Path, options: list[str]) -> int:
 def server(model_store: Path) -> Iterator[str]:
     """The address of a server that lives as long as the context."""
     with tempfile.TemporaryDirectory(prefix="pathmnist-loadtest-") as name:
-        config = Path(name) / "config.properties"
-        # Of two lines for one setting the last counts.
-        config.write_text((ROOT / "config.properties").read_text() + "\n" + _free_addresses())
-        command = [sys.executable, "-m", "serving", "start", "--config", str(config)]
-        command += ["--model-store", str(model_store.resolve()), "--run-folder", str(Path(name) / "run")]
+        command = [sys.executable, "-m", "serving", "start", "--free-ports"]
+        command += ["--model-store", str(model_store.resolve()), "--run-folder", name]
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         try:
@@ -64,17 +58,6 @@ def server(model_store: Path) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(60)
-
-
-def _free_addresses() -> str:
-    """Lines of a config file that put every address on a free loopback port."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in (*ADDRESSES, *GRPC_PORTS)]
-    ports = iter([item.getsockname()[1] for item in sockets])
-    for item in sockets:
-        item.close()
-    lines = [f"{name}=http://127.0.0.1:{next(ports)}" for name in ADDRESSES]
-    lines += [f"{name}={next(ports)}" for name in GRPC_PORTS]
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
+from serving.address import free_addresses
 from serving.server import ROOT, ServerError, TorchServe, read_properties, stop_running
 from serving.update import update
 
@@ -50,7 +51,9 @@ def update_model(arguments: argparse.Namespace) -> None:
 
 
 def _server(arguments: argparse.Namespace) -> TorchServe:
-    settings = {"edge_address": arguments.edge_address} if arguments.edge_address else None
+    settings = free_addresses() if arguments.free_ports else {}
+    if arguments.edge_address:
+        settings["edge_address"] = arguments.edge_address
     return TorchServe(arguments.config, arguments.model_store, arguments.run_folder, settings)
 
 
@@ -62,6 +65,7 @@ def main() -> None:
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--run-folder", type=Path, default=ROOT / ".run", help="logs and temporary files")
     parser.add_argument("--edge-address", help="in place of the config file's, such as http://0.0.0.0:8080")
+    parser.add_argument("--free-ports", action="store_true", help="beside another server: any free loopback ports")
     arguments = parser.parse_args()
     {"start": start, "stop": stop, "check": check, "update": update_model}[arguments.command](arguments)
 

@@ -25,7 +25,6 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +32,7 @@ from urllib.parse import urlsplit
 from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 from yarl import URL
 
+from serving.address import is_loopback
 from serving.golden import NotReadyError, Readiness
 from serving.metrics import REQUEST_SECONDS, exposition
 from serving.rate import RateLimit
@@ -251,7 +251,8 @@ async def _recorded(request: web.Request, handler: Handler) -> web.StreamRespons
         return response
     REQUEST_SECONDS.labels(verb, response.status).observe(seconds)
     try:
-        _write_down(request, response, verb, seconds)
+        if REQUEST_LOG in request.app or AUDIT in request.app:
+            _write_down(request, response, verb, seconds)
     except OSError:
         logger.exception("request %s could not be written down", request[IDENTITY])
         return error_response(503, "The audit trail cannot be written, so no answer is given.", "audit_failed")
@@ -311,14 +312,6 @@ async def _authorised(request: web.Request, handler: Handler) -> web.StreamRespo
     if token and request.path not in OPEN_PATHS and not hmac.compare_digest(borne, f"Bearer {token}".encode()):
         raise web.HTTPUnauthorized(text="The header Authorization must bear the server's token.")
     return await handler(request)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def main() -> None:

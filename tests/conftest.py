@@ -1,5 +1,4 @@
 import json
-import socket
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +14,8 @@ from handler.engine import Engine
 from handler.image import ImageLimits
 from handler.model import Model, load_model
 from handler.service import Service
-from serving.server import ADDRESSES, GRPC_PORTS, ROOT, TorchServe
+from serving.address import free_addresses
+from serving.server import ROOT, TorchServe
 from training.checkpoint import SHIPPED
 from training.data import PathMNIST, read_npz
 from training.synthetic import generate
@@ -74,18 +74,6 @@ def pool_settings(**changes: int) -> str:
     pool = {"defaultVersion": True, "marName": "pathmnist.mar", "minWorkers": 1, "maxWorkers": 1, "batchSize": 8}
     versions = {"1.0": {**pool, "maxBatchDelay": 5, **changes}}
     return json.dumps({"pathmnist": versions, "pathmnist-explain": versions})
-
-
-def free_addresses() -> dict[str, str]:
-    """Settings that put every address on a free loopback port."""
-    sockets = [socket.socket() for _ in (*ADDRESSES, *GRPC_PORTS)]
-    for item in sockets:
-        item.bind(("127.0.0.1", 0))
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
-    addresses = {name: f"http://127.0.0.1:{port}" for name, port in zip(ADDRESSES, ports, strict=False)}
-    return addresses | {name: str(port) for name, port in zip(GRPC_PORTS, ports[len(ADDRESSES) :], strict=True)}
 
 
 @pytest.fixture(scope="session")

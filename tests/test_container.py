@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from serving.address import free_addresses
 from serving.server import ROOT
-from tests.conftest import free_addresses
 
 STAGE = re.compile(r"^FROM \S+ AS (\S+)$", re.MULTILINE)
 COPY = re.compile(r"^COPY (?!--from)(.+) (\S+)$", re.MULTILINE)

@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import sys
-from ipaddress import ip_address
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,6 +29,7 @@ from starlette.responses import JSONResponse, Response
 from deploy.ray.archive import ARCHIVE, connect, open_service
 from handler.errors import error_json
 from handler.request import RawRequest
+from serving.address import is_loopback
 
 NAME = "pathmnist"
 MAX_REQUEST_SIZE = 16 * 1024 * 1024
@@ -149,13 +149,6 @@ def start(app: serve.Application, host: str, port: int) -> str:
     return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--archive", type=Path, default=ARCHIVE, help="at the same path on every node")
@@ -166,7 +159,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=float, default=0, help="of each replica; 0.25 puts four on one GPU")
     arguments = parser.parse_args()
     token = os.environ.get("PATHMNIST_TOKEN", "")
-    if not token and not _is_loopback(arguments.host):
+    if not token and not is_loopback(arguments.host):
         parser.error(f"{arguments.host} can be reached by others: set PATHMNIST_TOKEN")
     connect()
     # After Ray, which sets a handler of its own.

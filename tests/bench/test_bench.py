@@ -6,7 +6,7 @@ import pytest
 from bench.__main__ import THIS, medians, png_files, ratios
 from bench.client import Payload, measure
 from bench.plot import draw
-from bench.systems import BIN, SYSTEMS, form, raw, wait_for_answer
+from bench.systems import BIN, SYSTEMS, System, form, raw, wait_for_answer
 from serving.server import TorchServe
 
 
@@ -28,11 +28,10 @@ def test_a_form_and_a_raw_body_are_the_same_image(server: TorchServe) -> None:
     assert measure(url, [raw(image), form("data")(image)], clients=2, warm_up=0, seconds=3).failures == 0
 
 
-@pytest.mark.parametrize("system", SYSTEMS[2:], ids=lambda system: system.name)
-def test_a_peer_predicts(system: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("peer", SYSTEMS[2:], ids=lambda peer: peer.name)
+def test_a_peer_predicts(peer: System, tmp_path: Path) -> None:
     if not BIN.is_dir():
         pytest.skip("`make bench` installs the peers")
-    peer = next(item for item in SYSTEMS if item is system)
     (image,) = png_files(224, 1)
     with contextmanager(peer.start)(tmp_path) as running:
         wait_for_answer(running.url + peer.predict, peer.encode(image))

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
+from serving.address import free_addresses
 from serving.server import ROOT, TorchServe
-from tests.conftest import free_addresses
 
 PYTHON = ROOT / ".venv-demo" / "bin" / "python"
 # Runs the page with every host its process looks up or connects to written into a file.

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from serving.address import free_addresses
 from serving.server import ROOT, TorchServe
-from tests.conftest import free_addresses, pool_settings
+from tests.conftest import pool_settings
 
 BATCH = 2
 QUEUE = 8

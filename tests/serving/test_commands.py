@@ -14,8 +14,9 @@ import psutil
 import pytest
 import requests
 
-from serving.server import ADDRESSES, ROOT, ServerError, read_properties, require_free
-from tests.conftest import free_addresses, pool_settings
+from serving.address import ADDRESSES, free_addresses
+from serving.server import ROOT, ServerError, read_properties, require_free
+from tests.conftest import pool_settings
 from tests.serving.conftest import copy_store
 
 Start = tuple[subprocess.Popen[str], Path]

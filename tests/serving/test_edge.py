@@ -13,10 +13,10 @@ import pytest
 import requests
 from aiohttp import web
 
+from serving.address import free_addresses
 from serving.edge import make_edge
 from serving.rate import RateLimit
 from serving.server import ROOT, TILE, TorchServe
-from tests.conftest import free_addresses
 
 
 @contextmanager

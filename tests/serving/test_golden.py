@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import requests
 
+from serving.address import free_addresses
 from serving.edge import make_edge
 from serving.golden import FRESH, read_golden
 from serving.server import TorchServe
-from tests.conftest import free_addresses
 from tests.serving.test_edge import running
 
 
