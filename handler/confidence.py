@@ -68,7 +68,8 @@ def save_confidence(confidence: Confidence, weights_digest: str, path: Path) -> 
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()},
         path,
-        metadata={"format": "pt", "confidence": json.dumps(settings, sort_keys=True)},
+        # One entry: safetensors writes several in any order, and the file of a calibration is the same to the last bit.
+        metadata={"confidence": json.dumps(settings, sort_keys=True)},
     )
 
 

@@ -43,6 +43,12 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     assert load_confidence(tmp_path / "nothing here", "digest") is None
 
 
+def test_the_file_of_a_calibration_is_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    for index in range(8):
+        save_confidence(some(), "digest", tmp_path / str(index))
+    assert len({(tmp_path / str(index)).read_bytes() for index in range(8)}) == 1
+
+
 @pytest.mark.parametrize(
     ("confidence", "digest", "problem"),
     [(some(), "other", "belongs to weights"), (some(temperature=0.0), "digest", "temperature")],

@@ -66,8 +66,9 @@ def test_the_same_seed_gives_the_same_weights(data: Path, tmp_path: Path) -> Non
     assert run(data, tmp_path / "c", *options[:-1], "4")["digest"] not in digests
 
 
-def test_a_stopped_run_ends_as_an_unbroken_one(data: Path, tmp_path: Path) -> None:
-    options = ("--recipe", "classic", "--init", "random", "--no-freeze", "--epochs", "3")
+@pytest.mark.parametrize("recipe", ["classic", "strong"])
+def test_a_stopped_run_ends_as_an_unbroken_one(recipe: str, data: Path, tmp_path: Path) -> None:
+    options = ("--recipe", recipe, "--init", "random", "--no-freeze", "--epochs", "3")
     unbroken = run(data, tmp_path / "unbroken", *options)
     broken = tmp_path / "broken"
     run(data, broken, *options, "--stop-after", "2")
