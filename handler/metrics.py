@@ -4,6 +4,10 @@ Where `PROMETHEUS_MULTIPROC_DIR` names a folder, every process writes its number
 (serving/edge.py); TorchServe's own histograms begin at 5 ms, which is more than most stages take.
 """
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prometheus_client import Counter, Histogram
 
 REQUESTS = Counter(
@@ -45,3 +49,14 @@ RESIDUAL = Histogram(
     "By how much the sum of Integrated Gradients misses the change of the logit, relative to it.",
     buckets=(1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1),
 )
+
+
+@contextmanager
+def stage(name: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Time a stage, and leave its time in `seconds` besides."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] = time.perf_counter() - start
+        STAGE.labels(name).observe(seconds[name])

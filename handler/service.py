@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -84,23 +84,31 @@ class Service:
 
     def _answer(self, tiles: list[TileRequest]) -> list[Response]:
         start = time.monotonic()
+        seconds: dict[str, float] = {}
         try:
-            with metrics.STAGE.labels("model").time():
+            with metrics.stage("model", seconds):
                 forward = self._engine.forward([tile.image for tile in tiles])
         except Exception:
             logger.exception("classification of %d tiles failed", len(tiles))
             return [_internal_error() for _ in tiles]
         logits = forward.logits.double().cpu()
         results: list[list[dict[str, Any] | None]] = [[None] * len(tile.options.explanations) for tile in tiles]
-        for job, result in self._explain(_jobs(tiles, logits, start), forward):
+        for job, result in self._explain(_jobs(tiles, logits, start), forward, seconds):
             results[job.row][job.position] = self._explanation_json(job, result)
         distances = self._ood_scores(forward)
-        return [self._tile_response(tile, logits[row], distances[row], results[row]) for row, tile in enumerate(tiles)]
+        responses = [self._tile_response(*row) for row in zip(tiles, logits, distances, results, strict=True)]
+        return [
+            replace(
+                response,
+                facts={**response.facts, "batch_seconds": {name: round(value, 4) for name, value in seconds.items()}},
+            )
+            for response in responses
+        ]
 
-    def _explain(self, jobs: list[Job], forward: Forward) -> list[tuple[Job, Result]]:
+    def _explain(self, jobs: list[Job], forward: Forward, seconds: dict[str, float]) -> list[tuple[Job, Result]]:
         if not jobs:
             return []
-        with metrics.STAGE.labels("explain").time():
+        with metrics.stage("explain", seconds):
             results = self._explainer.explain(jobs, forward)
         for job, result in zip(jobs, results, strict=True):
             _count(job, result)

@@ -6,7 +6,8 @@ TorchServe 0.12 drops the query string of `/predictions/...` and `/explanations/
 same archive under the name `{model}-explain` with the header TorchServe itself would set, and gives TorchServe's own
 errors the same JSON form as the handler's. Bodies pass through as they are.
 
-It times every request for Prometheus, and writes one line of JSON for each (serving/record.py).
+It times every request for Prometheus, writes one line of JSON for each (serving/record.py) and, where a collector is
+named, sends one span (serving/trace.py).
 
 Where `PATHMNIST_TOKEN` is set, every request but `/ping` and `/ready` must bear it; without it the edge serves loopback
 only. Every answer has an `X-Request-Id`: the client's, where it sent a plain one.
@@ -37,6 +38,7 @@ from serving.golden import NotReadyError, Readiness
 from serving.metrics import REQUEST_SECONDS, exposition
 from serving.rate import RateLimit
 from serving.record import AuditTrail, RequestLog, timestamp
+from serving.trace import Traces
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -48,6 +50,7 @@ READ_TIMEOUT = web.AppKey("read_timeout", float)
 READINESS = web.AppKey("readiness", Readiness)
 REQUEST_LOG = web.AppKey("request_log", RequestLog)
 AUDIT = web.AppKey("audit", AuditTrail)
+TRACES = web.AppKey("traces", Traces)
 SESSION = web.AppKey("session", ClientSession)
 VERBS = ("predictions", "explanations")
 # What probes ask: without a token, and as often as they like.
@@ -97,13 +100,14 @@ def make_edge(
     read_timeout: float = 60,
     request_log: RequestLog | None = None,
     audit: AuditTrail | None = None,
+    traces: Traces | None = None,
 ) -> web.Application:
     """An application that serves `/predictions`, `/explanations` and `/ping` from the TorchServe at `upstream`, and
     `/metrics` from its address `metrics`. With a `token`, who does not bear it gets 401.
 
     With the `manifest` of an export `/ready` says whether the model answers its golden tile. A body of more than
     `max_request_size` bytes gets 413, one that takes longer than `read_timeout` seconds 408. `request_log` gets a line
-    for every request, `audit` for every answer of the model.
+    for every request, `traces` a span, and `audit` a line for every answer of the model.
     """
     middlewares = [_identified, _recorded, _uniform_errors, _limited, _authorised]
     application = web.Application(client_max_size=max_request_size, middlewares=middlewares)
@@ -115,6 +119,9 @@ def make_edge(
         application[REQUEST_LOG] = request_log
     if audit:
         application[AUDIT] = audit
+    if traces:
+        application[TRACES] = traces
+        application.on_cleanup.append(_send_traces)
     if manifest:
         application[READINESS] = Readiness(manifest, lambda image: _predict(application, image))
         application.router.add_get("/ready", _ready)
@@ -134,6 +141,10 @@ async def _client_session(application: web.Application) -> AsyncIterator[None]:
     async with ClientSession(connector=connector, timeout=ClientTimeout(total=None), auto_decompress=False) as session:
         application[SESSION] = session
         yield
+
+
+async def _send_traces(application: web.Application) -> None:
+    await asyncio.to_thread(application[TRACES].close)
 
 
 async def _infer(request: web.Request) -> web.Response:
@@ -251,7 +262,7 @@ async def _recorded(request: web.Request, handler: Handler) -> web.StreamRespons
         return response
     REQUEST_SECONDS.labels(verb, response.status).observe(seconds)
     try:
-        if REQUEST_LOG in request.app or AUDIT in request.app:
+        if any(kind in request.app for kind in (REQUEST_LOG, AUDIT, TRACES)):
             _write_down(request, response, verb, seconds)
     except OSError:
         logger.exception("request %s could not be written down", request[IDENTITY])
@@ -275,6 +286,8 @@ def _write_down(request: web.Request, response: web.Response, verb: str, seconds
     }
     if REQUEST_LOG in request.app:
         request.app[REQUEST_LOG].write(record)
+    if TRACES in request.app:
+        request.app[TRACES].write(record, request.method, request.headers.get("traceparent", ""), time.time_ns())
     if AUDIT in request.app and response.status == HTTPStatus.OK:
         request.app[AUDIT].write(record, body)
 
@@ -326,6 +339,7 @@ def main() -> None:
     parser.add_argument("--rate-burst", type=int, default=20, help="requests of one address at once, after a rest")
     parser.add_argument("--request-log", type=Path, help="file for a line of JSON for each request; it rotates")
     parser.add_argument("--audit", type=Path, help="file for a line of JSON for each answer; it only grows")
+    parser.add_argument("--traces", help="collector for OpenTelemetry traces, such as http://127.0.0.1:4318/v1/traces")
     parser.add_argument("--certificate", type=Path, help="certificate chain of an https address, PEM")
     parser.add_argument("--key", type=Path, help="its private key, PEM")
     arguments = parser.parse_args()
@@ -345,6 +359,7 @@ def main() -> None:
         read_timeout=arguments.read_timeout,
         request_log=RequestLog(arguments.request_log) if arguments.request_log else None,
         audit=AuditTrail(arguments.audit) if arguments.audit else None,
+        traces=Traces(arguments.traces) if arguments.traces else None,
     )
     web.run_app(
         application,

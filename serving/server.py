@@ -37,6 +37,7 @@ EDGE_OPTIONS = {
     "edge_certificate_file": "--certificate",
     "edge_private_key_file": "--key",
     "edge_audit_file": "--audit",
+    "edge_traces_endpoint": "--traces",
 }
 
 
