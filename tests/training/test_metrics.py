@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+from medmnist.evaluator import getAUC
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
 
 from handler.tissue import CODES
-from training.metrics import from_confusion, measure
+from training.metrics import from_confusion, measure, ranked_auc
 
 RNG = np.random.default_rng(3)
 LABELS = RNG.integers(0, 9, 300)
@@ -17,6 +18,13 @@ def test_scores_of_confusion_matrices_are_scikit_learns() -> None:
     for name, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
         expected = score(LABELS, predicted, labels=range(9), average=None, zero_division=0)
         assert np.allclose([found[f"{name} {code}"][0] for code in CODES], expected)
+
+
+@pytest.mark.parametrize("digits", [1, 16])
+def test_ranks_give_medmnists_auc_with_ties_and_without(digits: int) -> None:
+    probabilities = PROBABILITIES.round(digits)
+    expected = getAUC(LABELS, probabilities, "multi-class")
+    assert ranked_auc(probabilities, LABELS) == pytest.approx(expected, abs=1e-12)
 
 
 def test_every_score_lies_in_its_interval() -> None:
