@@ -27,7 +27,7 @@ def test_two_processes_follow_the_curve_of_one_with_the_doubled_batch(tmp_path: 
     save_weights(initial_network("random"), start)
     # Random augmentation differs between processes, and batch statistics are each process's own.
     options = ["--data", str(data), "--init", str(start), "--no-freeze", "--freeze-batchnorm", "--augmentation", "none"]
-    options += ["--input-size", "48", "--epochs", "4", "--accelerator", "cpu"]
+    options += ["--input-size", "32", "--epochs", "4", "--accelerator", "cpu"]
 
     def train(launcher: tuple[str, ...], output: Path, *more: str) -> list[float]:
         command = [sys.executable, *launcher, "-m", "training.train", *options, "--output", str(output), *more]

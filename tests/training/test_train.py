@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(data: Path, output: Path, *options: str) -> dict[str, Any]:
     fixed = ["--data", str(data), "--output", str(output), "--accelerator", "cpu", "--devices", "1"]
-    train(parse_arguments([*fixed, "--input-size", "48", "--batch-size", "30", *options]))
+    train(parse_arguments([*fixed, "--input-size", "32", "--batch-size", "30", *options]))
     card: dict[str, Any] = json.loads((output / CARD).read_text())
     return card
 
@@ -106,7 +106,7 @@ def test_a_recipe_from_a_teacher_asks_for_it(data: Path, tmp_path: Path) -> None
 def test_make_train_goes_from_data_to_a_checkpoint_that_exports(data: Path, tmp_path: Path) -> None:
     if not (ROOT / ".venv" / "test.stamp").is_file():
         pytest.skip("no environment made by make (.venv/test.stamp)")
-    options = "--init random --no-freeze --epochs 2 --input-size 48 --batch-size 30 --accelerator cpu --devices 1"
+    options = "--init random --no-freeze --epochs 2 --input-size 32 --batch-size 30 --accelerator cpu --devices 1"
     checkpoint = tmp_path / "run"
 
     def make(target: str, *variables: str) -> None:
