@@ -5,14 +5,17 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import export.compress
-from export.compress import Cost, compress, measure, open_session, predict, write_int8
+from export.compress import Cost, compress, measure, open_session, predict, write_faithful_int8, write_int8
 from handler.model import file_digest
 from tests.conftest import Pixels
 from training.checkpoint import SHIPPED
 from training.data import PathMNIST, Split
+
+BLACK = np.zeros((2, 28, 28, 3), dtype=np.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +29,21 @@ def types(path: Path) -> list[tuple[str, str]]:
     return [(item.name, item.type) for item in (*session.get_inputs(), *session.get_outputs())]
 
 
-def test_an_int8_file_answers_as_the_float32_file_does(model_store: Path, real_data: PathMNIST, tmp_path: Path) -> None:
+def int8_convolutions(path: Path) -> list[bool]:
+    """Whether each convolution of a file has weights in int8, from the first to the last."""
+    nodes = onnx.load(path).graph.node
+    dequantised = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+    return [node.input[1] in dequantised for node in nodes if node.op_type == "Conv"]
+
+
+@pytest.mark.parametrize("floating", [0, 5])
+def test_an_int8_file_answers_as_the_float32_file_does(
+    floating: int, model_store: Path, real_data: PathMNIST, tmp_path: Path
+) -> None:
     source, path = model_store / "pathmnist.onnx", tmp_path / "int8.onnx"
-    write_int8(source, real_data.train.spread(32), path)
+    write_int8(source, real_data.train.spread(32), path, floating)
+    convolutions = len(int8_convolutions(source))
+    assert int8_convolutions(path)[: convolutions - 1] == [False] * floating + [True] * (convolutions - 1 - floating)
     images = real_data.test.spread(32)
     cost = measure(source, path, Split(images, predict(open_session(source), images)))
     assert types(path) == types(source)
@@ -38,15 +53,29 @@ def test_an_int8_file_answers_as_the_float32_file_does(model_store: Path, real_d
     assert cost.speed_up > 0
 
 
-def test_what_is_inaccurate_is_not_shipped(model_store: Path, tiles: Pixels, tmp_path: Path) -> None:
+def test_convolutions_are_spared_until_validation_tiles_keep_their_class(
+    model_store: Path, tiles: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges learned from black tiles ruin int8, the less the more of it is left out."""
+    source, path = model_store / "pathmnist.onnx", tmp_path / "int8.onnx"
+    monkeypatch.setattr(export.compress, "FLOATING", (0, 15, 19))
+    assert write_faithful_int8(source, BLACK, tiles, path) == 15
+    assert (predict(open_session(path), tiles) == predict(open_session(source), tiles)).all()
+
+
+def test_what_is_inaccurate_is_not_shipped(
+    model_store: Path, tiles: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ranges learned from black tiles ruin int8; float16 needs none."""
+    monkeypatch.setattr(export.compress, "FLOATING", (0,))
     source = tmp_path / "pathmnist.onnx"
     for name in (source.name, "manifest.json"):
         shutil.copy(model_store / name, tmp_path)
     test = Split(tiles, predict(open_session(source), tiles))
-    compress(SHIPPED, tmp_path, np.zeros((2, 28, 28, 3), dtype=np.uint8), test)
+    compress(SHIPPED, tmp_path, BLACK, tiles, test)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert not manifest["compressed"]["int8"]["shipped"]
+    assert manifest["compressed"]["int8"]["float_convolutions"] == 0
     assert not (tmp_path / "pathmnist_int8.onnx").exists()
     assert "pathmnist_int8.onnx" not in manifest["artifacts"]
     assert manifest["compressed"]["fp16"]["shipped"]
@@ -66,4 +95,4 @@ def test_a_store_of_another_model_is_refused(model_store: Path, tiles: Pixels, t
     manifest["model"]["digest"] = "0" * 64
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match="another model"):
-        compress(SHIPPED, tmp_path, tiles, Split(tiles, np.zeros(len(tiles), dtype=np.int64)))
+        compress(SHIPPED, tmp_path, tiles, tiles, Split(tiles, np.zeros(len(tiles), dtype=np.int64)))
