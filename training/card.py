@@ -13,6 +13,7 @@ from typing import Any
 from handler.model import CARD
 from handler.tissue import CODES, DISCLAIMER, TISSUES
 from training.checkpoint import SHIPPED
+from training.conformal import describe_halves
 from training.metrics import with_interval
 
 REPORTS = ("evaluation", "robustness", "confidence")
@@ -135,6 +136,8 @@ def _confidence(report: dict[str, Any]) -> str:
     scores = found["scores"]["mahalanobis"]
     kinds = ", ".join(f"{kind} {entry['auroc']:.3f}" for kind, entry in scores.items() if kind != "mean")
     lines += [
+        "",
+        describe_halves(report["random_halves"]),
         "",
         f"Accuracy when only the surest share is answered: {shares}.",
         "",

@@ -4,6 +4,7 @@ A set's promise holds for tiles like those it was calibrated on: another site's 
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,3 +51,12 @@ def coverage_of(sets: Sets, labels: Labels) -> float:
 
 def mean_size(sets: Sets) -> float:
     return float(sets.sum(axis=1).mean())
+
+
+def describe_halves(report: dict[str, Any]) -> str:
+    """What `training.calibrate.over_halves` found, as a sentence."""
+    cells = "; ".join(
+        f"{row['mean']:.3f} on average ({row['low']:.3f} to {row['high']:.3f}) of the promised {promise}"
+        for promise, row in report["coverage"].items()
+    )
+    return f"Coverage over {report['count']} random halves of the test split, 5th to 95th percentile: {cells}."

@@ -4,11 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from handler.confidence import CONFIDENCE, load_confidence, save_confidence
 from handler.model import Model, load_model
-from training.calibrate import calibrate, halves, markdown, plot, shortfall
+from training.calibrate import Outputs, calibrate, halves, markdown, over_halves, plot, shortfall
+from training.calibration import apply_temperature
 from training.checkpoint import SHIPPED
 from training.data import PathMNIST
 from training.synthetic import generate
@@ -44,3 +46,14 @@ def test_the_halves_are_all_rows_once() -> None:
 
 def test_the_shipped_calibration_is_the_shipped_weights(model: Model) -> None:
     assert load_confidence(SHIPPED / CONFIDENCE, model.digest) is not None
+
+
+def test_over_random_halves_sets_keep_their_promise() -> None:
+    """Both halves of one population: on average the promise holds, for one half only nearly."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(400, 9)) * 3
+    labels = np.array([rng.choice(9, p=row) for row in apply_temperature(logits, 1.0)])
+    found = over_halves(Outputs(np.zeros((400, 1)), logits, labels))["coverage"]
+    for promise, row in found.items():
+        assert float(promise) - 0.005 < row["mean"] < float(promise) + 0.015
+        assert row["low"] < row["mean"] < row["high"]
