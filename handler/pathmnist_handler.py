@@ -32,7 +32,7 @@ class PathMNISTHandler:
         gpu = properties.get("gpu_id")
         device = torch.device("cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}")
         pool = settings.get("pools", {}).get(context.model_name, {})
-        _enter_pool(pool)
+        os.nice(pool.get("niceness", 0))
         # Over gRPC no header says what is asked, so the name does.
         self._explains = pool.get("explains", False)
         engine = open_engine(Path(properties["model_dir"]), device, {**settings, **pool}.get("engine", {}))
@@ -52,14 +52,6 @@ class PathMNISTHandler:
             facts = {"outcome": response.outcome, "batch_size": len(responses), **response.facts}
             context.set_response_header(index, FACTS_HEADER, orjson.dumps(facts).decode())
         return [response.body for response in responses]
-
-
-def _enter_pool(pool: dict[str, Any]) -> None:
-    """Take the threads and the priority of the name under which TorchServe runs this archive."""
-    if "niceness" in pool:
-        os.nice(pool["niceness"])
-    if "core_share" in pool:
-        torch.set_num_threads(max(1, round(pool["core_share"] * torch.get_num_threads())))
 
 
 def _open_cache(settings: dict[str, Any]) -> AttributionCache | None:
