@@ -3,7 +3,6 @@
 import base64
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from ray import serve
 from ray.cluster_utils import Cluster
 
 from deploy.ray.serve import MAX_REQUEST_SIZE, NAME, application, start
+from serving.address import free_ports
 from serving.server import ROOT, TorchServe, read_properties
 from tests.conftest import Pixels
 
@@ -31,8 +31,7 @@ IMAGE = base64.b64encode(TILE).decode()
 @pytest.fixture(scope="module")
 def url(cluster: Cluster, archive: Any) -> Iterator[str]:
     """Two replicas of each pool, for clients that bear the token."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     yield start(application(archive, replicas=(2, 2), token="token"), "127.0.0.1", port)
     serve.delete(NAME)
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import pytest
 import requests
 import yaml
 
+from serving.address import free_ports
 from serving.server import ROOT, TorchServe
 
 FOLDER = ROOT / "monitoring"
@@ -93,8 +93,7 @@ def prometheus(server: TorchServe, tmp_path_factory: pytest.TempPathFactory) -> 
     config["scrape_configs"][0]["static_configs"][0]["targets"] = [urlsplit(server.metrics_url).netloc]
     path = folder / "prometheus.yml"
     path.write_text(yaml.safe_dump(config))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     command = ["prometheus", f"--config.file={path}", f"--storage.tsdb.path={folder / 'data'}"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=log, stderr=log)
