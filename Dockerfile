@@ -31,7 +31,7 @@ FROM base AS demo
 COPY --from=build-demo /opt/venv /opt/venv
 COPY demo demo
 # The names of the tissues; nothing else of the handler.
-COPY handler/__init__.py handler/tissue.py handler/
+COPY handler/__init__.py handler/classes.py handler/
 COPY docs/evaluation docs/evaluation
 USER 10001
 ENV PATHMNIST_DEMO_HOST=0.0.0.0

@@ -3,7 +3,7 @@ DATA ?= medmnist
 BIN := .venv/bin
 DEMO_BIN := .venv-demo/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
-SOURCES := $(wildcard handler/*.py handler/explain/*.py export/*.py export/*.yaml)
+SOURCES := $(wildcard handler/*.py handler/*/*.py export/*.py export/*.yaml)
 
 .PHONY: serve stop demo screenshots test check train evaluate report export loadtest bench lock audit sbom clean
 
@@ -38,14 +38,14 @@ train: .venv/test.stamp
 
 ## evaluate: the shipped checkpoint on the official test split (DATA, ARGS)
 evaluate: .venv/test.stamp
-	$(BIN)/python -m training.evaluate --data $(DATA) $(ARGS)
+	$(BIN)/python -m evaluation.classification --data $(DATA) $(ARGS)
 
 ## report: every figure of MODEL_CARD.md and docs/evaluation, from the shipped checkpoint (DATA=FILE.npz)
 report: .venv/test.stamp
-	$(BIN)/python -m training.calibrate --data $(DATA) --output docs/evaluation
-	$(BIN)/python -m training.evaluate --data $(DATA) --output docs/evaluation
-	$(BIN)/python -m training.robustness --data $(DATA) --output docs/evaluation
-	$(BIN)/python -m training.card --reports docs/evaluation --output MODEL_CARD.md
+	$(BIN)/python -m evaluation.calibrate --data $(DATA) --output docs/evaluation
+	$(BIN)/python -m evaluation.classification --data $(DATA) --output docs/evaluation
+	$(BIN)/python -m evaluation.robustness --data $(DATA) --output docs/evaluation
+	$(BIN)/python -m evaluation.card --reports docs/evaluation --output MODEL_CARD.md
 
 ## export: rebuild model_store/ from the shipped checkpoint
 export: .venv/serve.stamp

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from handler.backend import NETWORK_MNN, NETWORK_ONNX
-from handler.engine import Engine
-from handler.image import ImageLimits, decode_image
-from handler.model import load_model
-from handler.service import DECODERS
-from serving.server import ROOT
+from handler.api.image import ImageLimits, decode_image
+from handler.api.service import DECODERS
+from handler.model.backends import NETWORK_MNN, NETWORK_ONNX
+from handler.model.checkpoint import load_model
+from handler.model.engine import Engine
+from serving.supervisor import ROOT
 from training.checkpoint import SHIPPED
 
 

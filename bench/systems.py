@@ -16,10 +16,10 @@ import psutil
 import torch
 
 from bench.client import Payload
-from handler.model import load_model
-from handler.tissue import CODES
-from serving.address import free_addresses, free_ports
-from serving.server import ROOT, TorchServe, end_group
+from handler.classes import CODES
+from handler.model.checkpoint import load_model
+from serving.ports import free_addresses, free_ports
+from serving.supervisor import ROOT, TorchServe, end_group
 from training.checkpoint import SHIPPED
 
 ONNX = ROOT / "model_store" / "pathmnist.onnx"

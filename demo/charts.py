@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from demo.live import EXPLANATIONS, PREDICTIONS, Rate
 from demo.markup import percent
-from handler.tissue import CODES, TISSUES
+from handler.classes import CODES, TISSUES
 
 FONT = "system-ui, sans-serif"
 ACCENT, SECOND, GREY = "#1d4ed8", "#b45309", "#6b7280"

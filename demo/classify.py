@@ -5,7 +5,7 @@ from html import escape
 from demo.client import Answer
 from demo.guide import GUIDANCE
 from demo.markup import percent, picture, table
-from handler.tissue import TISSUES
+from handler.classes import TISSUES
 
 NAMES = {tissue.code: tissue.name for tissue in TISSUES}
 

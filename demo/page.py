@@ -19,7 +19,7 @@ from demo.markup import alert, hint
 from demo.report import SPLITS, Report, ReportError, read_report
 from demo.upload import FORMATS, UploadError, check
 from demo.view import BUDGETS, COLORMAPS, METHODS, View, read_view
-from handler.tissue import CODES, DISCLAIMER, TISSUES
+from handler.classes import CODES, DISCLAIMER, TISSUES
 
 # Seconds between looks at the server's health, and at its metrics while the Live tab is open.
 PULSE, LIVE_PULSE = 3.0, 2.0

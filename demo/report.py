@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.markup import table
-from handler.tissue import TISSUES
+from handler.classes import TISSUES
 
 SPLITS = {"test": "test", "val": "validation", "train": "training"}
 

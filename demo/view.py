@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from handler.tissue import CODES
+from handler.classes import CODES
 
 # HiResCAM and XGrad-CAM are the same map as Grad-CAM in this architecture.
 METHODS = {

@@ -19,7 +19,7 @@ from export.golden import golden_answer
 from export.graph import write_onnx
 from export.onnx_file import OPSET, describe
 from export.parity import Parity, ParityError, measure_parity, require_parity
-from handler.model import Model, file_digest, load_model
+from handler.model.checkpoint import Model, file_digest, load_model
 from training.checkpoint import SHIPPED, write_json
 from training.data import read_npz
 from training.synthetic import generate

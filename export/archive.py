@@ -9,9 +9,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from handler.backend import NETWORK_MNN, NETWORK_ONNX
-from handler.confidence import CONFIDENCE
-from handler.model import CARD, WEIGHTS
+from handler.model.backends import NETWORK_MNN, NETWORK_ONNX
+from handler.model.calibration import CONFIDENCE
+from handler.model.checkpoint import CARD, WEIGHTS
 
 ROOT = Path(__file__).parent.parent
 MODEL_NAME = "pathmnist"

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from export.archive import MODEL_NAME
 from export.parity import ParityError
-from handler.model import Model, load_model
-from handler.preprocess import normalise, preprocess
+from handler.model.checkpoint import Model, load_model
+from handler.model.preprocess import normalise, preprocess
 from training.checkpoint import SHIPPED, write_json
 from training.data import read_npz
 

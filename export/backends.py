@@ -1,4 +1,4 @@
-"""The network alone, from its inputs to its feature map, as files for the worker's backends (handler/backend.py)."""
+"""The network alone, from its inputs to its feature map, as files for the backends of handler/model/backends.py."""
 
 import re
 import subprocess
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 
 from export.onnx_file import BATCH, save_onnx
-from handler.backend import INPUT, NETWORK_MNN, NETWORK_ONNX, OUTPUT
-from handler.model import Model, file_digest
-from handler.network import feature_map
+from handler.model.backends import INPUT, NETWORK_MNN, NETWORK_ONNX, OUTPUT
+from handler.model.checkpoint import Model, file_digest
+from handler.model.network import feature_map
 
 # The function beneath MNN's command: the command itself would install a package and report home.
 CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"

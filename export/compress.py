@@ -26,7 +26,7 @@ from export.archive import MODEL_NAME
 from export.graph import write_onnx
 from export.onnx_file import describe
 from export.parity import split_batches
-from handler.model import file_digest, load_model
+from handler.model.checkpoint import file_digest, load_model
 from training.checkpoint import SHIPPED, write_json
 from training.data import Split, read_npz
 

@@ -8,14 +8,14 @@ from numpy.polynomial.legendre import leggauss
 from torch import Tensor, nn
 from torch._higher_order_ops.while_loop import while_loop
 
-from export.gradient import logits_and_gradient
+from export.gradients import logits_and_gradient
 from export.graph import NetworkInput
 from export.onnx_file import BATCH, IMAGE, IMAGE_AXES, save_onnx
-from handler.explain.integrated import SMALLEST_CHANGE
+from handler.explain.integrated_gradients import SMALLEST_CHANGE
 from handler.explain.registry import METHODS
-from handler.model import Model
-from handler.network import classify, feature_map
-from handler.preprocess import normalise
+from handler.model.checkpoint import Model
+from handler.model.network import classify, feature_map
+from handler.model.preprocess import normalise
 
 MAX_STEPS = int(METHODS["integrated_gradients"].parameters["n_steps"].maximum)
 OUTPUTS = ("logits", "saliency", "integrated_gradients", "completeness_residual")

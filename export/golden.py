@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from handler.model import Model
-from handler.preprocess import preprocess
+from handler.model.checkpoint import Model
+from handler.model.preprocess import preprocess
 from training.synthetic import tile
 
 SIDE = 56

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from export.onnx_file import IMAGE, IMAGE_AXES, save_onnx
-from handler.model import Model
-from handler.network import class_activation, classify, embedding, feature_map
-from handler.preprocess import Preprocessing, area_matrix, normalise, resampling_matrix, triangle
+from handler.model.checkpoint import Model
+from handler.model.network import class_activation, classify, embedding, feature_map
+from handler.model.preprocess import Preprocessing, area_matrix, normalise, resampling_matrix, triangle
 
 OUTPUTS = ("logits", "probabilities", "cam", "embedding")
 
@@ -26,7 +26,7 @@ class NetworkInput(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """`image` is uint8 `[N, H, W, 3]`, any size; returns the network's input, `[N, 3, I, I]`.
 
-        The same steps as `handler.preprocess`, whose cached matrices an exporter must not see: here the reducing
+        The same steps as `handler.model.preprocess`, whose cached matrices an exporter must not see: here the reducing
         matrices are computed by the graph from the image's own size.
         """
         rows = area_matrix(image.shape[1], self.spec.canonical_size)

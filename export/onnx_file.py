@@ -11,8 +11,8 @@ import torch
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from torch import Tensor, nn
 
-from handler.model import CARD, Model
-from handler.tissue import CODES, DISCLAIMER, TISSUES
+from handler.classes import CODES, DISCLAIMER, TISSUES
+from handler.model.checkpoint import CARD, Model
 
 OPSET = 18
 

@@ -9,8 +9,8 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from handler.engine import Engine
-from handler.model import Model
+from handler.model.checkpoint import Model
+from handler.model.engine import Engine
 
 MAX_LOGIT_DIFFERENCE = 1e-4
 

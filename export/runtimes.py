@@ -28,8 +28,8 @@ from onnx.reference import ReferenceEvaluator
 from export.archive import MODEL_NAME
 from export.parity import split_batches
 from export.web import PACKAGES, MissingRuntimeError, chromium_page, link, serve_folder
-from handler.engine import Engine
-from handler.model import Model, load_model
+from handler.model.checkpoint import Model, load_model
+from handler.model.engine import Engine
 from training.checkpoint import SHIPPED, write_json
 from training.data import read_npz
 

@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 import torch
 
-from handler.cache import AttributionCache, open_cache
-from handler.engine import open_engine
-from handler.image import ImageLimits
-from handler.request import RawRequest
-from handler.service import Service
+from handler.api.image import ImageLimits
+from handler.api.request import RawRequest
+from handler.api.service import Service
+from handler.explain.cache import AttributionCache, open_cache
+from handler.model.engine import open_engine
 
 # For the log of the edge, which does not hand it on.
 FACTS_HEADER = "X-Facts"

@@ -6,8 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-from serving.address import free_addresses
-from serving.server import ROOT, ServerError, TorchServe, read_properties, stop_running
+from serving.ports import free_addresses
+from serving.supervisor import ROOT, ServerError, TorchServe, read_properties, stop_running
 from serving.update import update
 
 

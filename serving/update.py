@@ -14,8 +14,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from serving.golden import GoldenTile, NotReadyError, read_golden
-from serving.server import ARCHIVE, ServerError, require_exported
+from serving.gateway.readiness import GoldenTile, NotReadyError, read_golden
+from serving.supervisor import ARCHIVE, ServerError, require_exported
 
 # One archive under two names, see config.properties.
 POOLS = ("pathmnist", "pathmnist-explain")

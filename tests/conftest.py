@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.__main__ import export
-from handler.engine import Engine
-from handler.image import ImageLimits
-from handler.model import Model, load_model
-from handler.service import Service
-from serving.address import free_addresses
-from serving.server import ROOT, TorchServe
+from handler.api.image import ImageLimits
+from handler.api.service import Service
+from handler.model.checkpoint import Model, load_model
+from handler.model.engine import Engine
+from serving.ports import free_addresses
+from serving.supervisor import ROOT, TorchServe
 from training.checkpoint import SHIPPED
 from training.data import PathMNIST, read_npz
 from training.synthetic import generate

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from serving.address import free_addresses
-from serving.server import ROOT
+from serving.ports import free_addresses
+from serving.supervisor import ROOT
 
 STAGE = re.compile(r"^FROM \S+ AS (\S+)$", re.MULTILINE)
 COPY = re.compile(r"^COPY (?!--from)(.+) (\S+)$", re.MULTILINE)
@@ -116,8 +116,8 @@ def test_what_is_mounted_exists_and_cannot_be_written(compose: dict[str, Any]) -
 
 def test_prometheus_scrapes_the_server_of_its_composition(compose: dict[str, Any]) -> None:
     """As the one of `make serve`, but through the edge with the token."""
-    alone = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text())
-    composed = yaml.safe_load((ROOT / "monitoring" / "prometheus-compose.yml").read_text())
+    alone = yaml.safe_load((ROOT / "deploy" / "monitoring" / "prometheus.yml").read_text())
+    composed = yaml.safe_load((ROOT / "deploy" / "monitoring" / "prometheus-compose.yml").read_text())
     (job,) = composed["scrape_configs"]
     assert job.pop("authorization") == {"credentials_file": "/tmp/token"}
     assert job["static_configs"] == [{"targets": ["server:8080"]}]
@@ -131,7 +131,7 @@ def test_prometheus_scrapes_the_server_of_its_composition(compose: dict[str, Any
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
 def test_promtool_accepts_the_composed_prometheus(tmp_path: Path) -> None:
-    folder = shutil.copytree(ROOT / "monitoring", tmp_path / "monitoring")
+    folder = shutil.copytree(ROOT / "deploy" / "monitoring", tmp_path / "monitoring")
     config = folder / "prometheus-compose.yml"
     (tmp_path / "token").write_text("token")
     config.write_text(config.read_text().replace("/tmp/token", str(tmp_path / "token")))
@@ -157,14 +157,14 @@ def test_the_token_reaches_prometheus_in_a_file_of_its_own(compose: dict[str, An
 
 
 def test_grafana_finds_its_source_and_its_dashboard(compose: dict[str, Any]) -> None:
-    provisioning = ROOT / "monitoring" / "grafana"
+    provisioning = ROOT / "deploy" / "monitoring" / "grafana"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
     assert source["url"] == "http://prometheus:9090"
     assert compose["services"]["prometheus"]["ports"] == ["127.0.0.1:9090:9090"]
     (provider,) = yaml.safe_load((provisioning / "dashboards" / "pathmnist.yml").read_text())["providers"]
     grafana = compose["services"]["grafana"]
     shown = next(
-        volume.split(":")[1] for volume in grafana["volumes"] if volume.startswith("./monitoring/dashboard.json")
+        volume.split(":")[1] for volume in grafana["volumes"] if volume.startswith("./deploy/monitoring/dashboard.json")
     )
     assert Path(shown).parent == Path(provider["options"]["path"])
     assert grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == shown

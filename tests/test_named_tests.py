@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from serving.server import ROOT
+from serving.supervisor import ROOT
 
 NAME = re.compile(r"`(test_\w+)`")
 DEFINED = {

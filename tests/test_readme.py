@@ -3,10 +3,10 @@
 import json
 import re
 
+from handler.api.options import OPTIONS
 from handler.explain.registry import METHODS
-from handler.options import OPTIONS
-from serving.edge import CODES
-from serving.server import ROOT
+from serving.gateway.app import CODES
+from serving.supervisor import ROOT
 from training.checkpoint import SHIPPED
 
 README = (ROOT / "README.md").read_text()

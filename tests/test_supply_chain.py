@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from serving.server import ROOT
+from serving.supervisor import ROOT
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)")
 # What `pip freeze` leaves out, and a package for Windows.

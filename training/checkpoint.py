@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import ResNet
 
-from handler.model import file_digest
+from handler.model.checkpoint import file_digest
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 

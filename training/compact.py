@@ -8,9 +8,9 @@ import torch
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
-from handler.preprocess import Preprocessing, network_input
-from handler.tissue import NUM_CLASSES
-from training.teacher import SimpleCNN, block
+from handler.classes import NUM_CLASSES
+from handler.model.preprocess import Preprocessing, network_input
+from training.teachers import SimpleCNN, block
 
 # Weight of the squared norm in the regression of the last layer.
 PENALTY = 10.0

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from handler.model import file_digest
-from handler.tissue import NUM_CLASSES
+from handler.classes import NUM_CLASSES
+from handler.model.checkpoint import file_digest
 
 SPLITS = ("train", "val", "test")
 

@@ -5,7 +5,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from handler.preprocess import Kernel, resampling_matrix, triangle
+from handler.model.preprocess import Kernel, resampling_matrix, triangle
 
 FACTORS = (1.5, 64 / 28, 4.0, 8.0)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from handler.tissue import CODES, NUM_CLASSES
+from handler.classes import CODES, NUM_CLASSES
 from training.data import Split
 
 Field = NDArray[np.float32]

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handler.preprocess import Preprocessing
-from training.classifier import TileClassifier, initial_network
+from handler.model.preprocess import Preprocessing
 from training.compact import CompactCNN
 from training.data import Split
+from training.module import TileClassifier, initial_network
 from training.recipe import RECIPES, Recipe
-from training.teacher import SimpleCNN
+from training.teachers import SimpleCNN
 from training.train import environment, loader
 
 TRAIN_TILES, VAL_TILES = 89_996, 10_004

@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 from torchvision.models import ResNet
 
-from handler.model import CARD, WEIGHTS
-from handler.network import load_network
-from handler.preprocess import Preprocessing
+from evaluation.classification import predict_probabilities, scores
+from handler.model.checkpoint import CARD, WEIGHTS
+from handler.model.network import load_network
+from handler.model.preprocess import Preprocessing
 from training.checkpoint import save_weights, write_json
-from training.classifier import TileClassifier, initial_network
 from training.compact import CompactCNN, from_teacher
 from training.data import (
     DataError,
@@ -41,9 +41,9 @@ from training.data import (
     keep_batch,
     load,
 )
-from training.evaluate import predict_probabilities, scores
+from training.module import TileClassifier, initial_network
 from training.recipe import RECIPES, Recipe
-from training.teacher import SimpleCNN, load_teacher
+from training.teachers import SimpleCNN, load_teacher
 from training.transplant import transplant
 
 VERSION = "1.0"

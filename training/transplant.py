@@ -15,8 +15,8 @@ from torch.nn.functional import pad, unfold
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import ResNet
 
-from handler.network import build_network
-from handler.preprocess import Preprocessing, network_input
+from handler.model.network import build_network
+from handler.model.preprocess import Preprocessing, network_input
 from training.compact import CompactCNN
 
 # Weight of the squared norm in the regression of the first map.

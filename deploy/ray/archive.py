@@ -9,10 +9,10 @@ import ray
 import torch
 import yaml
 
-from handler.cache import AttributionCache
-from handler.engine import open_engine
-from handler.image import ImageLimits
-from handler.service import Service
+from handler.api.image import ImageLimits
+from handler.api.service import Service
+from handler.explain.cache import AttributionCache
+from handler.model.engine import open_engine
 
 ARCHIVE = Path(__file__).parents[2] / "model_store" / "pathmnist.mar"
 

@@ -25,9 +25,9 @@ from PIL import Image
 
 from deploy.ray.archive import ARCHIVE, connect, open_service
 from deploy.ray.serve import MAX_REQUEST_SIZE
-from handler.request import RawRequest
-from handler.service import Response
-from handler.tissue import CODES
+from handler.api.request import RawRequest
+from handler.api.service import Response
+from handler.classes import CODES
 
 BATCH = 32
 # Files that a worker is given at a time, and bytes of decoded npz: small enough that all workers have some.

@@ -27,9 +27,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from deploy.ray.archive import ARCHIVE, connect, open_service
-from handler.errors import error_json
-from handler.request import RawRequest
-from serving.address import is_loopback
+from handler.api.errors import error_json
+from handler.api.request import RawRequest
+from serving.ports import is_loopback
 
 NAME = "pathmnist"
 MAX_REQUEST_SIZE = 16 * 1024 * 1024
@@ -101,7 +101,7 @@ class Edge:
 
 
 async def _body_fields(request: Request) -> dict[str, Any]:
-    """The body as `handler.request` expects it: form fields by name, anything else as `body`."""
+    """The body as `handler.api.request` expects it: form fields by name, anything else as `body`."""
     content_type = request.headers.get("Content-Type", "").partition(";")[0]
     body = await request.body()
     # What curl calls everything that `--data-binary` sends.

@@ -9,7 +9,7 @@ it is complete, sums with the bias to the logit.
 import torch
 from torch import Tensor
 
-from handler.explain.attribution import Attribution, Question
+from handler.explain.types import Attribution, Question
 
 
 def gradcam(question: Question) -> list[Attribution]:

@@ -8,8 +8,8 @@ from captum.attr import GuidedBackprop
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from handler.explain.attribution import Evaluation, Kind, Points
 from handler.explain.secant import secant_forward
+from handler.explain.types import Evaluation, Kind, Points
 
 # Captum says so at every call, into the server's log.
 warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations", module="captum")

@@ -4,9 +4,9 @@ import math
 
 import torch
 
-from handler.explain.attribution import Attribution, Parameters, Plan, Points, Question
-from handler.explain.baseline import baseline_input
-from handler.explain.schedule import chunks
+from handler.explain.baselines import baseline_input
+from handler.explain.batching import chunks
+from handler.explain.types import Attribution, Parameters, Plan, Points, Question
 
 
 def occlusion(question: Question, parameters: Parameters) -> Plan:

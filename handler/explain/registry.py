@@ -1,11 +1,11 @@
 """The explanation methods by name."""
 
-from handler.explain.attribution import Method, Parameter
-from handler.explain.baseline import baseline_parameter
+from handler.explain.baselines import baseline_parameter
 from handler.explain.cam import gradcam, gradcam_plus_plus, layercam
-from handler.explain.gradient import guided_backprop, input_x_gradient, saliency, smoothgrad
-from handler.explain.integrated import ADAPTIVE, integrated_gradients
+from handler.explain.gradients import guided_backprop, input_x_gradient, saliency, smoothgrad
+from handler.explain.integrated_gradients import ADAPTIVE, integrated_gradients
 from handler.explain.occlusion import occlusion
+from handler.explain.types import Method, Parameter
 
 METHODS: dict[str, Method] = {
     method.name: method

@@ -7,7 +7,7 @@ from bench.__main__ import THIS, medians, png_files, ratios
 from bench.client import Payload, measure
 from bench.plot import draw
 from bench.systems import BIN, SYSTEMS, System, form, raw, wait_for_answer
-from serving.server import TorchServe
+from serving.supervisor import TorchServe
 
 
 def test_the_client_counts_answers_and_failures_apart(server: TorchServe) -> None:

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
-from serving.address import free_addresses
-from serving.server import ROOT, TorchServe
+from serving.ports import free_addresses
+from serving.supervisor import ROOT, TorchServe
 
 PYTHON = ROOT / ".venv-demo" / "bin" / "python"
 # Runs the page with every host its process looks up or connects to written into a file.
@@ -96,7 +96,7 @@ class Edge:
     process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "serving.edge", "--listen", self.url, "--max-request-size", "16777216"]
+        command = [sys.executable, "-m", "serving.gateway.app", "--listen", self.url, "--max-request-size", "16777216"]
         command += ["--upstream", self.server.inference_url, "--metrics", self.server.metrics_url]
         self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PATHMNIST_TOKEN": self.token}, text=True)
 

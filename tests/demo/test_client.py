@@ -13,9 +13,9 @@ from PIL import Image
 
 from demo.client import SENTENCES, STRANGE, Client, ServerError
 from demo.view import View
-from serving.address import free_addresses
-from serving.edge import CODES
-from serving.server import TILE, TorchServe
+from serving.gateway.app import CODES
+from serving.ports import free_addresses
+from serving.supervisor import TILE, TorchServe
 from tests.demo.conftest import Edge
 
 IMAGE = TILE.read_bytes()

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from demo.guide import GUIDANCE, ROLES, SOURCES, DataError, downloaded_tiles, generated_tiles, panel
-from handler.tissue import CODES, NUM_CLASSES, TISSUES
+from handler.classes import CODES, NUM_CLASSES, TISSUES
 from tests.conftest import Pixels
 from training.data import PathMNIST
 from training.synthetic import PICTURE_SIZE, generate, write_dataset

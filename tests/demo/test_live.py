@@ -2,7 +2,7 @@ import pytest
 import requests
 
 from demo.live import EXPLANATIONS, PREDICTIONS, Monitor, Sample, rates, read_sample
-from serving.server import TILE, TorchServe
+from serving.supervisor import TILE, TorchServe
 
 
 def sample(moment: float, predictions: float, seconds: float) -> Sample:

@@ -18,10 +18,10 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from demo.markup import percent
-from serving.server import ROOT, TILE, TorchServe
+from serving.supervisor import ROOT, TILE, TorchServe
 from tests.conftest import Pixels
 from tests.demo.conftest import Visit, choose, open_tab
-from tests.handler.test_image import Encode
+from tests.handler.api.test_image import Encode
 from training.data import PathMNIST
 
 Ask = Callable[..., dict[str, Any]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from serving.server import ROOT, TILE
+from serving.supervisor import ROOT, TILE
 from tests.demo.conftest import KEEP_SECONDS, LOOPBACK, PYTHON, Demo, Visit, choose
 
 GENERATED = {path.read_bytes() for path in (ROOT / "demo" / "tiles").glob("*.png")}

@@ -8,10 +8,10 @@ import psutil
 import pytest
 from playwright.sync_api import expect
 
-from serving.server import TILE, TorchServe
+from serving.supervisor import TILE, TorchServe
 from tests.conftest import Pixels
 from tests.demo.conftest import Demo, Edge, Visit, choose, running_demo
-from tests.handler.test_image import Encode
+from tests.handler.api.test_image import Encode
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from demo.charts import confusion
 from demo.report import ReportError, read_report, summary, trust
-from serving.server import ROOT
+from serving.supervisor import ROOT
 
 REPORTS = ROOT / "docs" / "evaluation"
 

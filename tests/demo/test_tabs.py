@@ -16,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from serving.server import ROOT, TILE, TorchServe
+from serving.supervisor import ROOT, TILE, TorchServe
 from tests.demo.conftest import TABS, Demo, choose, open_tab, visits
 
 WIDTH = 1100

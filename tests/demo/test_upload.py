@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from demo.upload import FORMATS, MAX_BYTES, MIN_SIDE, UploadError, check
-from handler.image import FORMATS as SERVER_FORMATS
-from handler.image import ImageLimits
-from serving.server import ROOT, read_properties
+from handler.api.image import FORMATS as SERVER_FORMATS
+from handler.api.image import ImageLimits
+from serving.supervisor import ROOT, read_properties
 from tests.conftest import Pixels
-from tests.handler.test_image import Encode
+from tests.handler.api.test_image import Encode
 
 
 def test_the_limits_are_the_servers() -> None:

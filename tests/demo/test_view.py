@@ -1,8 +1,8 @@
 import pytest
 
 from demo.view import BUDGETS, COLORMAPS, METHODS, View, read_view
+from handler.api.options import RENDERING, parse_options
 from handler.explain.registry import METHODS as REGISTRY
-from handler.options import RENDERING, parse_options
 
 COINCIDE_WITH_GRADCAM = {"hirescam", "xgradcam"}
 

@@ -14,7 +14,7 @@ import pytest
 import requests
 import yaml
 
-from serving.server import ROOT, TorchServe, read_properties
+from serving.supervisor import ROOT, TorchServe, read_properties
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 KUSTOMIZATIONS = ("base", "autoscaling", "kserve")

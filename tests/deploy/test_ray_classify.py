@@ -16,9 +16,9 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from deploy.ray.classify import classify, images_of, main, read_npz, write
-from handler.request import RawRequest
-from handler.service import Service
-from serving.server import ROOT
+from handler.api.request import RawRequest
+from handler.api.service import Service
+from serving.supervisor import ROOT
 from tests.conftest import Pixels
 
 

@@ -18,8 +18,8 @@ from ray import serve
 from ray.cluster_utils import Cluster
 
 from deploy.ray.serve import MAX_REQUEST_SIZE, NAME, application, start
-from serving.address import free_ports
-from serving.server import ROOT, TorchServe, read_properties
+from serving.ports import free_ports
+from serving.supervisor import ROOT, TorchServe, read_properties
 from tests.conftest import Pixels
 
 TOKEN = {"Authorization": "Bearer token"}

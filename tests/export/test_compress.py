@@ -10,7 +10,7 @@ import pytest
 
 import export.compress
 from export.compress import Cost, compress, measure, open_session, predict, write_faithful_int8, write_int8
-from handler.model import file_digest
+from handler.model.checkpoint import file_digest
 from tests.conftest import Pixels
 from training.checkpoint import SHIPPED
 from training.data import PathMNIST, Split

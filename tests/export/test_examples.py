@@ -11,10 +11,10 @@ from PIL import Image
 
 from export.runtimes import FOLDER, node_program, web_version
 from export.web import PACKAGES, MissingRuntimeError, chromium_page, link, serve_folder
-from handler.engine import Engine
-from handler.model import Model
-from handler.tissue import CODES
-from serving.server import ROOT
+from handler.classes import CODES
+from handler.model.checkpoint import Model
+from handler.model.engine import Engine
+from serving.supervisor import ROOT
 
 EXAMPLES = FOLDER / "examples"
 TILE = ROOT / "docs" / "tile.png"

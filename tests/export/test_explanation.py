@@ -18,11 +18,11 @@ from export.attribution import MAPS, compare, map_errors
 from export.explanation import OUTPUTS, ExplanationGraph
 from export.runtimes import FOLDER, node_program, web_version
 from export.web import MissingRuntimeError
-from handler.engine import Engine
-from handler.explain.baseline import baseline_input
-from handler.model import Model
+from handler.explain.baselines import baseline_input
+from handler.model.checkpoint import Model
+from handler.model.engine import Engine
 from tests.conftest import Pixels
-from tests.handler.explain.questions import ask, maps, of_network
+from tests.support.questions import ask, maps, of_network
 from training.data import PathMNIST
 
 Answers = dict[str, np.ndarray[Any, Any]]

@@ -11,11 +11,11 @@ import torch
 from export.__main__ import export
 from export.attribution import require_maps
 from export.parity import Parity, ParityError, measure_parity, require_parity
-from handler.backend import NETWORK_MNN, NETWORK_ONNX
-from handler.engine import Engine
-from handler.model import CARD, Model, file_digest
-from handler.tissue import CODES, DISCLAIMER
-from serving.server import ROOT
+from handler.classes import CODES, DISCLAIMER
+from handler.model.backends import NETWORK_MNN, NETWORK_ONNX
+from handler.model.checkpoint import CARD, Model, file_digest
+from handler.model.engine import Engine
+from serving.supervisor import ROOT
 from tests.conftest import Pixels
 from training.checkpoint import SHIPPED
 from training.data import PathMNIST

@@ -6,7 +6,7 @@ import pytest
 
 from export.runtimes import RUNTIMES, compare, expected_logits
 from export.web import MissingRuntimeError
-from handler.model import Model
+from handler.model.checkpoint import Model
 from tests.conftest import Pixels
 
 

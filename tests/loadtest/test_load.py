@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from loadtest.answers import CODES
-from serving.server import ROOT, TorchServe
+from serving.supervisor import ROOT, TorchServe
 
 NAMES = ("predict", "gradcam", "integrated_gradients")
 Answer = Callable[[int], dict[str, Any]]

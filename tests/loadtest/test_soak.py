@@ -3,7 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from serving.server import ROOT
+from serving.supervisor import ROOT
 
 
 def test_a_soak_reports_every_process(model_store: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from serving.address import free_addresses
-from serving.server import ROOT, TorchServe
+from serving.ports import free_addresses
+from serving.supervisor import ROOT, TorchServe
 from tests.conftest import pool_settings
 
 BATCH = 2

@@ -15,15 +15,15 @@ import torch
 from captum.attr import IntegratedGradients, LayerGradCam
 from PIL import Image
 
-from handler.explain.baseline import baseline_input
-from handler.model import Model
-from handler.preprocess import preprocess
-from handler.tissue import CODES
-from serving.server import TILE, TorchServe
+from handler.classes import CODES
+from handler.explain.baselines import baseline_input
+from handler.model.checkpoint import Model
+from handler.model.preprocess import preprocess
+from serving.supervisor import TILE, TorchServe
 from tests.conftest import Pixels
-from tests.handler.explain.questions import ask
-from tests.handler.test_image import Encode, png_header
-from tests.handler.test_service import raw_map
+from tests.handler.api.test_image import Encode, png_header
+from tests.handler.api.test_service import raw_map
+from tests.support.questions import ask
 from training.data import PathMNIST
 
 Post = Callable[..., requests.Response]

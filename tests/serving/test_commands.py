@@ -14,8 +14,8 @@ import psutil
 import pytest
 import requests
 
-from serving.address import ADDRESSES, free_addresses
-from serving.server import ROOT, ServerError, read_properties, require_free
+from serving.ports import ADDRESSES, free_addresses
+from serving.supervisor import ROOT, ServerError, read_properties, require_free
 from tests.conftest import pool_settings
 from tests.serving.conftest import copy_store
 
@@ -80,7 +80,7 @@ def test_stop_ends_a_server_started_elsewhere(started: subprocess.Popen[str], co
 
 def test_without_its_edge_the_server_ends(started: subprocess.Popen[str]) -> None:
     children = descendants(started)
-    (edge,) = [child for child in children if "serving.edge" in child.cmdline()]
+    (edge,) = [child for child in children if "serving.gateway.app" in child.cmdline()]
     edge.kill()
     started.wait(30)
     assert_all_end(children)
@@ -115,7 +115,7 @@ def test_a_model_that_cannot_load_is_reported_and_leaves_no_process(config: Path
     copy_store(model_store, store, lambda text: text.replace("min_side", "no_such_limit"))
     before = time.monotonic()
     script = (
-        "import sys; from pathlib import Path; from serving.server import TorchServe\n"
+        "import sys; from pathlib import Path; from serving.supervisor import TorchServe\n"
         "with TorchServe(*map(Path, sys.argv[1:])) as server: server.wait_until_ready(20)"
     )
     arguments = [sys.executable, "-c", script, str(config), str(store), str(config.parent / "run")]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from serving.address import free_addresses
-from serving.server import ROOT, TILE, read_properties
+from serving.ports import free_addresses
+from serving.supervisor import ROOT, TILE, read_properties
 from tests.conftest import pool_settings
 
 BURST = 30

@@ -22,11 +22,11 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from handler.options import OPTIONS
-from serving.server import TorchServe
+from handler.api.options import OPTIONS
+from serving.supervisor import TorchServe
 from tests.conftest import Pixels
-from tests.handler.test_image import Encode
-from tests.handler.test_request_fuzz import damaged
+from tests.handler.api.test_image import Encode
+from tests.handler.api.test_request_fuzz import damaged
 from tests.serving.conftest import BATCH, QUEUE, READ_TIMEOUT, RESPONSE_TIMEOUT
 
 # More gradients than a worker computes within its patience, on any machine of these tests.

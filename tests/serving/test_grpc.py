@@ -13,7 +13,7 @@ import pytest
 import requests
 import ts
 
-from serving.server import TILE, TorchServe
+from serving.supervisor import TILE, TorchServe
 
 FRONTEND = Path(ts.__file__).parent / "frontend" / "model-server.jar"
 INTERFACES = ("inference.proto", "google/rpc/status.proto")

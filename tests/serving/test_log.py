@@ -1,6 +1,6 @@
 import requests
 
-from serving.server import TILE, TorchServe
+from serving.supervisor import TILE, TorchServe
 
 
 def test_requests_leave_no_lines_in_the_servers_log(server: TorchServe) -> None:

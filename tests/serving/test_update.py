@@ -20,9 +20,9 @@ from safetensors.numpy import load_file, save_file
 
 from export.archive import write_archive
 from export.golden import golden_answer
-from handler.model import CARD, WEIGHTS, file_digest, load_model
-from serving.address import free_addresses
-from serving.server import ROOT, TILE, TorchServe, read_properties
+from handler.model.checkpoint import CARD, WEIGHTS, file_digest, load_model
+from serving.ports import free_addresses
+from serving.supervisor import ROOT, TILE, TorchServe, read_properties
 from tests.conftest import pool_settings
 from training.checkpoint import SHIPPED
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from handler.preprocess import Preprocessing, network_input
+from handler.model.preprocess import Preprocessing, network_input
 from training.compact import from_teacher
 from training.data import PathMNIST, as_tiles
 from training.synthetic import generate
-from training.teacher import SimpleCNN, load_teacher
+from training.teachers import SimpleCNN, load_teacher
 
 SPEC = Preprocessing(input_size=28)
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from handler.model import WEIGHTS
-from serving.server import ROOT
+from handler.model.checkpoint import WEIGHTS
+from serving.supervisor import ROOT
 from training.checkpoint import save_weights
-from training.classifier import initial_network
+from training.module import initial_network
 from training.synthetic import write_dataset
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from handler.preprocess import Preprocessing
+from handler.model.preprocess import Preprocessing
 from training.compact import CompactCNN
 from training.recipe import DISTILLED, STRONG, Recipe
 from training.throughput import TRAIN_TILES, VAL_TILES, measure, networks

@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from handler.model import CARD, WEIGHTS, load_model
-from handler.network import build_network
-from serving.server import ROOT
-from training.classifier import initial_network
+from evaluation.classification import predict_probabilities
+from handler.model.checkpoint import CARD, WEIGHTS, load_model
+from handler.model.network import build_network
+from serving.supervisor import ROOT
 from training.data import DataError, read_npz
-from training.evaluate import predict_probabilities
+from training.module import initial_network
 from training.synthetic import write_dataset
-from training.teacher import SimpleCNN, load_teacher
+from training.teachers import SimpleCNN, load_teacher
 from training.train import parse_arguments, train
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet
 
-from handler.network import feature_map
-from handler.preprocess import Preprocessing, network_input
+from handler.model.network import feature_map
+from handler.model.preprocess import Preprocessing, network_input
 from training.compact import CompactCNN
 from training.data import as_tiles
 from training.synthetic import generate

@@ -1,9 +1,9 @@
 import pytest
 
-from handler.explain.attribution import Question
-from handler.model import Model
+from handler.explain.types import Question
+from handler.model.checkpoint import Model
 from tests.conftest import Pixels
-from tests.handler.explain.questions import ask
+from tests.support.questions import ask
 
 
 @pytest.fixture(scope="session")

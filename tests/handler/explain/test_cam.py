@@ -8,11 +8,11 @@ from captum.attr import LayerGradCam
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-from handler.explain.attribution import Question
 from handler.explain.registry import METHODS
-from handler.model import Model
-from handler.network import class_activation
-from tests.handler.explain.questions import ask, attributions, double_network, maps, of_network, relative_difference
+from handler.explain.types import Question
+from handler.model.checkpoint import Model
+from handler.model.network import class_activation
+from tests.support.questions import ask, attributions, double_network, maps, of_network, relative_difference
 from training.data import PathMNIST
 
 CLOSED_FORM = sorted(name for name, method in METHODS.items() if method.closed_form)

@@ -2,9 +2,9 @@ import pytest
 import torch
 from captum.attr import Occlusion
 
-from handler.explain.attribution import Question
-from handler.explain.baseline import baseline_input
-from tests.handler.explain.questions import attributions, relative_difference, row
+from handler.explain.baselines import baseline_input
+from handler.explain.types import Question
+from tests.support.questions import attributions, relative_difference, row
 
 
 @pytest.mark.parametrize(("window", "baseline"), [(112, "mean"), (100, "white")])

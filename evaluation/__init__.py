@@ -1,0 +1,1 @@
+"""Measures the shipped weights and writes the reports."""

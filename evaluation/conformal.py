@@ -1,0 +1,62 @@
+"""Prediction sets with a promised coverage, by split conformal prediction (Angelopoulos and Bates, arXiv 2107.07511).
+
+A set's promise holds for tiles like those it was calibrated on: another site's are not.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Probabilities = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Sets = NDArray[np.bool_]
+
+
+def lac_scores(probabilities: Probabilities) -> Probabilities:
+    """Nonconformity of every class: one minus its probability (Sadinle et al., arXiv 1609.00451)."""
+    return 1 - probabilities
+
+
+def aps_scores(probabilities: Probabilities) -> Probabilities:
+    """Nonconformity of every class: all probability down to its own (Romano et al., arXiv 2006.02544), not
+    randomised, so that the same tile has the same set each time."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    sums = np.cumsum(np.take_along_axis(probabilities, order, axis=1), axis=1)
+    scores = np.empty_like(probabilities)
+    np.put_along_axis(scores, order, sums, axis=1)
+    return scores
+
+
+def threshold(scores: Probabilities, labels: Labels, coverage: float) -> float:
+    """The score under which classes belong to the set: the `ceil((n + 1) coverage)`-th smallest of the true classes'
+    scores; infinite where n tiles are too few for the promise."""
+    own = np.sort(scores[np.arange(len(labels)), labels])
+    rank = math.ceil((len(labels) + 1) * coverage)
+    return float("inf") if rank > len(labels) else float(own[rank - 1])
+
+
+def prediction_sets(scores: Probabilities, limit: float) -> Sets:
+    """Classes under the limit, and always the best one: `[N, 9]`."""
+    sets = scores <= limit
+    sets[np.arange(len(scores)), scores.argmin(axis=1)] = True
+    return sets
+
+
+def coverage_of(sets: Sets, labels: Labels) -> float:
+    """The share of tiles whose set holds their class."""
+    return float(sets[np.arange(len(labels)), labels].mean())
+
+
+def mean_size(sets: Sets) -> float:
+    return float(sets.sum(axis=1).mean())
+
+
+def describe_halves(report: dict[str, Any]) -> str:
+    """What `evaluation.calibrate.over_halves` found, as a sentence."""
+    cells = "; ".join(
+        f"{row['mean']:.3f} on average ({row['low']:.3f} to {row['high']:.3f}) of the promised {promise}"
+        for promise, row in report["coverage"].items()
+    )
+    return f"Coverage over {report['count']} random halves of the test split, 5th to 95th percentile: {cells}."

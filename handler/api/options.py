@@ -1,0 +1,207 @@
+"""The options of a request, as text, to explanations wanted, or one typed error."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from handler.api.errors import RequestError
+from handler.api.render import DIVERGING, SEQUENTIAL, Rendering
+from handler.classes import CODES, NUM_CLASSES
+from handler.explain.registry import DEFAULT_METHOD, METHODS
+from handler.explain.types import Method, Parameter
+
+Value = int | float | str
+
+RENDERING = {
+    "colormap": Parameter(default="", choices=(*SEQUENTIAL, *DIVERGING)),
+    "alpha": Parameter(default=0.5, minimum=0, maximum=1),
+    "size": Parameter(default=224, minimum=28, maximum=1024),
+    "sigma": Parameter(default=0.0, minimum=0, maximum=32),
+}
+RETURN = Parameter(default="images", choices=("images", "raw", "both"))
+DTYPE = Parameter(default="float32", choices=("float16", "float32"))
+# Milliseconds; 0 stands for no limit. The largest is what a worker is given for a whole batch.
+BUDGET = Parameter(default=0, minimum=1, maximum=300_000)
+# What the original demonstration meant to show; the smoothing is for the gradient methods only.
+PRESETS: dict[str, dict[str, Value]] = {"classic": {"n_steps": 200, "baseline": "black", "sigma": 2.0}}
+METHOD_PARAMETERS = {name for method in METHODS.values() for name in method.parameters}
+# What an answer says of its own worth, beside the probabilities.
+TRUST = ("confidence", "prediction_set", "ood", "risk")
+COVERAGE = Parameter(default="0.9", choices=("0.9", "0.95"))
+PLAIN = {"explain", "method", "target", "contrast", "preset", "return", "dtype", "budget_ms", "include", "coverage"}
+OPTIONS = PLAIN | set(RENDERING) | METHOD_PARAMETERS
+
+
+@dataclass(frozen=True)
+class ExplanationRequest:
+    """One wanted explanation.
+
+    `target` None means the predicted class; `contrast` is a class whose logit is subtracted. `parameters` are sorted
+    pairs. `images` says whether pictures are wanted, `raw` in which number type the signed map itself is, if at all.
+    """
+
+    method: Method
+    parameters: tuple[tuple[str, Value], ...]
+    target: int | None
+    contrast: int | None
+    rendering: Rendering
+    images: bool
+    raw: str | None
+
+
+@dataclass(frozen=True)
+class Options:
+    """The explanations a request asks for, in order, and the seconds it gives them, None for no limit.
+
+    `include` names what the answer shall say of its own worth, `coverage` the promise of its prediction set.
+    """
+
+    explanations: tuple[ExplanationRequest, ...] = ()
+    budget: float | None = None
+    include: frozenset[str] = frozenset(TRUST)
+    coverage: str = str(COVERAGE.default)
+
+
+def parse_options(options: Mapping[str, str], verb_explain: bool) -> Options:
+    """Read and check every option. Raises `RequestError` naming the first bad one."""
+    for name in sorted(set(options) - OPTIONS):
+        message = f"There is no option {name[:40]!r}; options are {', '.join(sorted(OPTIONS))}."
+        raise RequestError("option_unknown", message, name)
+    field, other = ("method", "explain") if verb_explain else ("explain", "method")
+    if other in options:
+        message = "Use 'method' with /explanations and 'explain' with /predictions."
+        raise RequestError("option_misplaced", message, other)
+    include = _include(options)
+    coverage = str(_value("coverage", options, COVERAGE, {}))
+    names = options.get(field, DEFAULT_METHOD if verb_explain else "")
+    if not names:
+        _refuse_all(set(options) - {"include", "coverage"})
+        return Options(include=include, coverage=coverage)
+    methods = _methods(names, field)
+    if not verb_explain:
+        _refuse_slow(methods)
+    preset = PRESETS[_choice("preset", options["preset"], tuple(PRESETS))] if "preset" in options else {}
+    _refuse_unused(options, methods, preset)
+    targets = _targets(options.get("target"), methods)
+    explanations = tuple(_explanation(method, target, options, preset) for method in methods for target in targets)
+    milliseconds = int(_value("budget_ms", options, BUDGET, {}))
+    return Options(explanations, milliseconds / 1000 if milliseconds else None, include, coverage)
+
+
+def _refuse_all(names: set[str]) -> None:
+    if names:
+        name = min(names)
+        raise RequestError("option_misplaced", f"{name!r} has no meaning without 'explain'.", name)
+
+
+def _include(options: Mapping[str, str]) -> frozenset[str]:
+    words = frozenset(word.strip() for word in options.get("include", ",".join(TRUST)).split(","))
+    if words == {"none"}:
+        return frozenset()
+    if not words <= set(TRUST):
+        message = f"'include' takes {', '.join(TRUST)}, several with commas, or none."
+        raise RequestError("parameter_invalid", message, "include")
+    if "coverage" in options and "prediction_set" not in words:
+        raise RequestError("option_misplaced", "'coverage' has no meaning without the prediction set.", "coverage")
+    return words
+
+
+def _refuse_slow(methods: list[Method]) -> None:
+    """Predictions have their own workers, which no explanation may keep busy."""
+    for method in methods:
+        if method.closed_form is None:
+            free = ", ".join(item.name for item in METHODS.values() if item.closed_form)
+            message = f"{method.name} takes more than a prediction: ask /explanations. 'explain' takes {free}."
+            raise RequestError("method_misplaced", message, "explain")
+
+
+def _methods(names: str, field: str) -> list[Method]:
+    words = [name.strip() for name in names.split(",")]
+    for name in words:
+        if name not in METHODS:
+            message = f"There is no method {name[:40]!r}; methods are {', '.join(METHODS)}."
+            raise RequestError("method_unknown", message, field)
+    if len(set(words)) < len(words):
+        raise RequestError("parameter_invalid", "A method is named twice.", field)
+    return [METHODS[name] for name in words]
+
+
+def _refuse_unused(options: Mapping[str, str], methods: list[Method], preset: Mapping[str, Value]) -> None:
+    used = {name for method in methods for name in method.parameters}
+    for name in sorted(set(options) & METHOD_PARAMETERS - used):
+        message = f"{name!r} has no meaning for {', '.join(method.name for method in methods)}."
+        raise RequestError("option_misplaced", message, name)
+    for method in methods:
+        for name, spec in method.parameters.items():
+            if name in options and spec.excludes in {*options, *preset}:
+                raise RequestError("option_misplaced", f"{name!r} has no meaning beside {spec.excludes!r}.", name)
+
+
+def _targets(value: str | None, methods: list[Method]) -> list[int | None]:
+    if value is None:
+        return [None]
+    if value != "all":
+        return [_class_id(value, "target")]
+    for method in methods:
+        if method.closed_form is None:
+            message = f"'all' is for methods without a backward pass; {method.name} needs one for each class."
+            raise RequestError("target_invalid", message, "target")
+    return list(range(NUM_CLASSES))
+
+
+def _class_id(value: str, field: str) -> int:
+    if value.upper() in CODES:
+        return CODES.index(value.upper())
+    if value.isascii() and value.isdigit() and len(value) < 3 and int(value) < NUM_CLASSES:
+        return int(value)
+    message = f"There is no class {value[:20]!r}; use 0 to {NUM_CLASSES - 1} or one of {', '.join(CODES)}."
+    raise RequestError("target_invalid", message, field)
+
+
+def _explanation(
+    method: Method, target: int | None, options: Mapping[str, str], preset: Mapping[str, Value]
+) -> ExplanationRequest:
+    contrast = _class_id(options["contrast"], "contrast") if "contrast" in options else None
+    if contrast is not None and contrast == target and options["target"] != "all":
+        raise RequestError("target_invalid", "A class cannot be contrasted with itself.", "contrast")
+    parameters = {name: _value(name, options, spec, preset) for name, spec in sorted(method.parameters.items())}
+    smoothing = preset if method.display == "magnitude" else {}
+    drawing = {name: _value(name, options, spec, smoothing) for name, spec in RENDERING.items()}
+    rendering = Rendering(
+        str(drawing["colormap"]) or None, float(drawing["alpha"]), int(drawing["size"]), float(drawing["sigma"])
+    )
+    wanted = _value("return", options, RETURN, {})
+    raw = _raw(options, wanted != "images")
+    return ExplanationRequest(method, tuple(parameters.items()), target, contrast, rendering, wanted != "raw", raw)
+
+
+def _raw(options: Mapping[str, str], wanted: bool) -> str | None:
+    if wanted:
+        return str(_value("dtype", options, DTYPE, {}))
+    if "dtype" in options:
+        raise RequestError("option_misplaced", "'dtype' has no meaning without return=raw or both.", "dtype")
+    return None
+
+
+def _value(name: str, options: Mapping[str, str], spec: Parameter, preset: Mapping[str, Value]) -> Value:
+    if name not in options:
+        return preset.get(name, spec.default)
+    text = options[name]
+    if spec.choices:
+        return _choice(name, text, spec.choices)
+    kind = type(spec.default)
+    word = "an integer" if kind is int else "a number"
+    message = f"{name!r} must be {word} from {spec.minimum:g} to {spec.maximum:g}."
+    try:
+        number = float(text) if kind is float else int(text)
+    except ValueError as error:
+        raise RequestError("parameter_invalid", message, name) from error
+    # NaN fails this comparison too.
+    if not spec.minimum <= number <= spec.maximum:
+        raise RequestError("parameter_invalid", message, name)
+    return number
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise RequestError("parameter_invalid", f"{name!r} must be one of {', '.join(choices)}.", name)
+    return value

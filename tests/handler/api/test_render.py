@@ -1,0 +1,90 @@
+import base64
+from io import BytesIO
+
+import numpy as np
+import pytest
+from cmap import Colormap
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from handler.api.render import DIVERGING, FULL_NAMES, SEQUENTIAL, Picture, Rendering, draw, strength_of
+from handler.explain.types import Display
+from tests.conftest import Pixels
+
+
+def decode(picture: str) -> Image.Image:
+    image = Image.open(BytesIO(base64.b64decode(picture)))
+    image.load()
+    return image.convert("RGB")
+
+
+def paint(strength: NDArray[np.float64], image: Pixels, display: Display = "positive", **choices: object) -> Picture:
+    return draw(strength.astype(np.float32), image, display, Rendering(**choices), input_size=224)  # type: ignore[arg-type]
+
+
+def colours(name: str) -> Pixels:
+    return np.rint(Colormap(FULL_NAMES.get(name, name)).lut(256)[:, :3] * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((28, 28), (224, 224)), ((100, 200), (224, 112)), ((600, 300), (112, 224)), ((16, 9000), (224, 1))],
+)
+def test_pictures_have_the_images_aspect(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    picture = paint(np.eye(7), np.zeros((*shape, 3), dtype=np.uint8))
+    assert decode(picture.heatmap).size == decode(picture.overlay).size == size
+
+
+def test_the_longer_side_can_be_chosen(tiles: Pixels) -> None:
+    assert decode(paint(np.eye(7), tiles[0], size=500).overlay).size == (500, 500)
+
+
+@pytest.mark.parametrize("name", [*SEQUENTIAL, *DIVERGING])
+def test_the_extremes_have_the_colour_maps_ends(name: str, tiles: Pixels) -> None:
+    strength = np.zeros((224, 224))
+    strength[100, 50] = 3
+    picture = paint(strength, tiles[0], colormap=name)
+    pixels = np.asarray(decode(picture.heatmap))
+    assert (pixels[0, 0] == colours(name)[0]).all()
+    assert (pixels[100, 50] == colours(name)[-1]).all()
+    assert (picture.low, picture.high, picture.colormap) == (0, 3, name)
+
+
+def test_a_signed_map_has_zero_in_the_middle(tiles: Pixels) -> None:
+    strength = np.zeros((224, 224))
+    strength[0, 0], strength[-1, -1] = -4, 1
+    picture = paint(strength, tiles[0], "signed")
+    pixels = np.asarray(decode(picture.heatmap)).astype(int)
+    assert (picture.low, picture.high, picture.colormap) == (-4, 4, "vik")
+    assert (pixels[0, 0] == colours("vik")[0]).all()
+    assert np.abs(pixels[100, 100] - colours("vik")[128]).max() <= 6
+
+
+@pytest.mark.parametrize(("display", "index"), [("positive", 0), ("signed", 128)])
+def test_a_constant_map_has_one_colour(display: Display, index: int, tiles: Pixels) -> None:
+    pixels = np.asarray(decode(paint(np.full((7, 7), 0.0), tiles[0], display).heatmap))
+    assert (pixels == colours("vik" if display == "signed" else "inferno")[index]).all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 1.0])
+def test_the_overlay_mixes_image_and_map_by_alpha(alpha: float) -> None:
+    picture = paint(np.zeros((7, 7)), np.full((224, 224, 3), 200, dtype=np.uint8), alpha=alpha)
+    heatmap, overlay = (np.asarray(decode(item)).astype(int) for item in (picture.heatmap, picture.overlay))
+    assert np.abs(overlay - (heatmap * alpha + 200 * (1 - alpha))).max() <= 2
+
+
+def test_smoothing_is_scipys_at_the_networks_input(tiles: Pixels) -> None:
+    strength = np.zeros((224, 224))
+    strength[112, 112] = 1
+    smooth = gaussian_filter(strength.astype(np.float32), 2.0)
+    picture = paint(strength, tiles[0], sigma=2.0)
+    assert picture.high == pytest.approx(float(smooth.max()))
+    assert picture.high < 0.05
+
+
+def test_a_map_becomes_one_number_per_pixel() -> None:
+    values = np.array([[[1.0]], [[-3.0]], [[0.5]]], dtype=np.float32)
+    assert strength_of(values, "magnitude").tolist() == [[4.5]]
+    assert strength_of(values, "signed").tolist() == [[-1.5]]
+    assert strength_of(values, "positive").tolist() == [[0]]

@@ -1,0 +1,178 @@
+import asyncio
+import http.client
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from aiohttp import web
+
+from serving.gateway.app import make_edge
+from serving.gateway.rate_limit import RateLimit
+from serving.ports import free_addresses
+from serving.supervisor import ROOT, TILE, TorchServe
+
+
+@contextmanager
+def running(application: web.Application) -> Iterator[str]:
+    loop = asyncio.new_event_loop()
+    runner = web.AppRunner(application)
+    loop.run_until_complete(runner.setup())
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    loop.run_until_complete(web.SockSite(runner, listener).start())
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+
+
+@pytest.fixture
+def orphan() -> Iterator[str]:
+    """An edge whose TorchServe is not running."""
+    with running(make_edge(free_addresses()["inference_address"], max_request_size=1000)) as url:
+        yield url
+
+
+@pytest.fixture
+def guarded(server: TorchServe) -> Iterator[str]:
+    """An edge with a token, before the running TorchServe."""
+    with running(make_edge(server.inference_url, 100_000, server.metrics_url, token="secret")) as url:
+        yield url
+
+
+def test_a_missing_torchserve_is_unavailable_with_a_time_to_retry(orphan: str) -> None:
+    response = requests.post(f"{orphan}/predictions/pathmnist", data=b"x", timeout=10)
+    assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+    assert response.headers["Retry-After"] == "1"
+
+
+def test_the_size_limit_is_the_configured_one(orphan: str) -> None:
+    assert requests.post(f"{orphan}/predictions/pathmnist", data=b"x" * 1000, timeout=10).status_code == 503
+    assert requests.post(f"{orphan}/predictions/pathmnist", data=b"x" * 1001, timeout=10).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "borne", [None, "Bearer wrong", "secret", "bearer secret", "Bearer secret\u00e9", b"Bearer secret\xe9"]
+)
+@pytest.mark.parametrize("path", ["predictions/pathmnist", "explanations/pathmnist", "metrics", "nowhere"])
+def test_without_the_token_nothing_is_told(guarded: str, path: str, borne: str | bytes | None) -> None:
+    value = borne.encode() if isinstance(borne, str) else borne
+    headers = {"Authorization": value} if value else {}
+    method = requests.get if path == "metrics" else requests.post
+    response = method(f"{guarded}/{path}", headers=headers, timeout=10)
+    assert (response.status_code, response.json()["error"]["code"]) == (401, "unauthorized")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert "secret" not in response.text
+
+
+def test_the_token_opens_everything_and_health_is_open(guarded: str) -> None:
+    headers = {"Authorization": "Bearer secret"}
+    for verb in ("predictions", "explanations"):
+        answer = requests.post(f"{guarded}/{verb}/pathmnist", data=TILE.read_bytes(), headers=headers, timeout=60)
+        assert answer.status_code == 200
+    assert "pathmnist_predicted_class_total" in requests.get(f"{guarded}/metrics", headers=headers, timeout=10).text
+    assert requests.get(f"{guarded}/ping", timeout=10).json()["status"] == "Healthy"
+
+
+@pytest.mark.parametrize("address", ["http://0.0.0.0:0", "http://192.0.2.1:0", "http://edge.example:0"])
+def test_no_one_else_is_served_without_a_token(address: str) -> None:
+    command = [sys.executable, "-m", "serving.gateway.app", "--listen", address, "--max-request-size", "1"]
+    command += ["--upstream", "http://127.0.0.1:1", "--metrics", "http://127.0.0.1:1", "--manifest", "manifest.json"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert finished.returncode == 2
+    assert "set PATHMNIST_TOKEN" in finished.stderr
+
+
+def test_tls_needs_a_certificate() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "serving.gateway.app",
+        "--listen",
+        "https://127.0.0.1:0",
+        "--max-request-size",
+        "1",
+    ]
+    command += ["--upstream", "http://127.0.0.1:1", "--metrics", "http://127.0.0.1:1", "--manifest", "manifest.json"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert finished.returncode == 2
+    assert "needs a certificate and its key" in finished.stderr
+
+
+def test_a_client_above_its_rate_is_told_when_to_come_back(server: TorchServe) -> None:
+    limited = make_edge(server.inference_url, 100_000, server.metrics_url, rate_limit=RateLimit(0.1, burst=3))
+    with running(limited) as url:
+        answers = [requests.get(f"{url}/metrics", timeout=10) for _ in range(4)]
+        pings = [requests.get(f"{url}/ping", timeout=10) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert answers[3].json()["error"]["code"] == "rate_limited"
+    assert 8 <= int(answers[3].headers["Retry-After"]) <= 10
+    assert {ping.status_code for ping in pings} == {200}
+
+
+def test_guessing_tokens_is_limited_too() -> None:
+    guarded = make_edge("http://127.0.0.1:1", 1000, token="secret", rate_limit=RateLimit(0.1, burst=2))
+    with running(guarded) as url:
+        statuses = [requests.post(f"{url}/predictions/pathmnist", timeout=10).status_code for _ in range(3)]
+    assert statuses == [401, 401, 429]
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("slide-7.tile_12", True),
+        (None, False),
+        ("", False),
+        ("x" * 65, False),
+        ("a b", False),
+        ("forged\tline", False),
+        (b"\xe9", False),
+    ],
+)
+@pytest.mark.parametrize("path", ["/predictions/pathmnist", "/predictions/other", "/nowhere"])
+def test_every_answer_has_a_request_id(server: TorchServe, path: str, sent: str | bytes | None, kept: bool) -> None:
+    headers = {} if sent is None else {"X-Request-Id": sent}
+    response = requests.post(f"{server.url}{path}", data=TILE.read_bytes(), headers=headers, timeout=60)
+    if kept:
+        assert response.headers["X-Request-Id"] == sent
+        return
+    assert str(uuid.UUID(response.headers["X-Request-Id"])) == response.headers["X-Request-Id"]
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "X-Request-Id", "Authorization", "Cookie"])
+@pytest.mark.parametrize("value", [b"\xe9", b"\xf0\x9f", b"a\tb", b"x" * 5000, b";" * 50, b"text/plain; charset=\xff"])
+def test_no_header_is_a_fault_of_the_server(server: TorchServe, name: str, value: bytes) -> None:
+    response = requests.post(
+        f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), headers={name: value}, timeout=60
+    )
+    assert response.status_code in (200, 400), response.text
+    assert "error" in response.json() or response.json()["prediction"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["%", "%zz", "a=%zz", "%ff%fe=1", "=&&=", "a=1&a=2", "target=%00", "\xff\xfe", "a" * 5000, "?#", "a;b", "%2f%2e"],
+)
+@pytest.mark.parametrize(
+    "path", ["predictions/pathmnist", "explanations/pathmnist", "predictions/path%2fmnist", "%ff/x"]
+)
+def test_no_address_is_a_fault_of_the_server(server: TorchServe, path: str, query: str) -> None:
+    address = urlsplit(server.url)
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=60)
+    connection.putrequest("POST", f"/{path}?PLACE", skip_host=True)
+    # http.client refuses what a hostile client sends.
+    connection._buffer[0] = f"POST /{path}?{query} HTTP/1.1".encode("latin-1")  # type: ignore[attr-defined]
+    connection.putheader("Content-Length", "1")
+    connection.endheaders(b"x")
+    response = connection.getresponse()
+    content = response.read()
+    assert 200 <= response.status < 500, content[:200]
