@@ -46,7 +46,7 @@ from training.data import Split, add_data_argument, load
 EVALUATED = [name for name in METHODS if name not in ("hirescam", "xgradcam")]
 CONTROLS = ("random map", "edge detector")
 # Every map is judged by the same 49 squares of the tile. Removing scattered pixels would make a new texture, on which
-# the network fails whatever the map is.
+# the network fails for every map.
 GRID, STEPS = 7, 14
 # Invisible noise: less than one grey level of a tile, in the network's units.
 RADIUS, PERTURBATIONS = 0.015, 3

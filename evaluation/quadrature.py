@@ -46,7 +46,7 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class Result:
-    """One rule on one tile: its error, and what it says of itself (see `integrated_gradients`)."""
+    """One rule on one tile: its error, and the figures of its answer (see `integrated_gradients`)."""
 
     error: float
     gradient_evaluations: int

@@ -93,7 +93,7 @@ class Classify:
         if row["error"]:
             return Item(row["input"], error=row["error"])
         try:
-            return Item(row["input"], _image(row, self._limits))
+            return Item(row["input"], read_image(row, self._limits))
         except RequestError as error:
             return Item(row["input"], error=f"{error.code}: {error.message}")
 
@@ -117,7 +117,7 @@ class Classify:
         }
 
 
-def _image(row: dict[str, Any], limits: ImageLimits) -> NDArray[np.uint8]:
+def read_image(row: dict[str, Any], limits: ImageLimits) -> NDArray[np.uint8]:
     """The pixels of a row of `IMAGES`. Raises `RequestError` for what the server would refuse."""
     if row["file"] is not None:
         return decode_image(row["file"], limits)

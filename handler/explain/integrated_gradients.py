@@ -27,7 +27,8 @@ from handler.explain.types import (
 )
 
 ADAPTIVE = 0
-# Of the score. A logit in float32 is rounded at 1e-6 to 1e-5, which is not an error of the map.
+# Smaller changes of the score count as this one: a float32 logit is rounded at 1e-6 to 1e-5, which is not an error of
+# the map.
 SMALLEST_CHANGE = 1e-3
 
 
@@ -75,14 +76,15 @@ def _gauss_legendre(sample: Sample, baseline: Tensor, parameters: Parameters) ->
 def _adaptive(sample: Sample, baseline: Tensor, parameters: Parameters) -> Plan:
     path = SegmentedPath(sample, baseline)
     yield from path.evaluate_first()
-    stopped_by = yield from _refine(path, sample, parameters)
+    change = sample.score - path.start_score
+    stopped_by = yield from _refine(path, change, parameters)
     details = {
         "rule": "adaptive-secant",
         "baseline": parameters["baseline"],
         "tolerance": parameters["tolerance"],
         "segments": len(path.segments),
         "gradient_evaluations": path.evaluations,
-        "completeness_residual": _path_residual(path, sample),
+        "completeness_residual": completeness_residual(path.values, change),
         "map_error_estimate": path.error,
         "converged": stopped_by == "tolerance",
         "stopped_by": stopped_by,
@@ -91,10 +93,10 @@ def _adaptive(sample: Sample, baseline: Tensor, parameters: Parameters) -> Plan:
 
 
 def _refine(
-    path: SegmentedPath, sample: Sample, parameters: Parameters
+    path: SegmentedPath, change: Tensor, parameters: Parameters
 ) -> Generator[EvaluationRequest, Evaluation, str]:
     """Halve segments until the map is within the tolerance or a limit is met; returns which it was."""
-    while max(_path_residual(path, sample), path.error) > parameters["tolerance"]:
+    while max(completeness_residual(path.values, change), path.error) > parameters["tolerance"]:
         chains = path.halve_worst()
         if not chains:
             return "rounding"
@@ -105,10 +107,6 @@ def _refine(
         except BudgetExceededError:
             return "budget_ms"
     return "tolerance"
-
-
-def _path_residual(path: SegmentedPath, sample: Sample) -> float:
-    return completeness_residual(path.values, sample.score - path.start_score)
 
 
 def completeness_residual(values: Tensor, change: Tensor) -> float:
