@@ -45,7 +45,7 @@ def parse_request(request: RawRequest, limits: ImageLimits) -> TileRequest:
     body, options = _separate(request.fields)
     wanted = parse_options(options, request.explain)
     file = _image_bytes(body)
-    return TileRequest(decode_image(file, limits), wanted, hashlib.sha256(file).hexdigest())
+    return TileRequest(decode_image(file, limits).pixels, wanted, hashlib.sha256(file).hexdigest())
 
 
 def _separate(fields: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
