@@ -74,13 +74,24 @@ def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
         raise RequestError("image_missing", "The request holds no image.", "data")
     try:
         picture = _reader(data)(data)
-        _check_size(picture, limits)
+        check_size(picture.width, picture.height, limits)
         return _to_pixels(picture.read())
     except RequestError:
         raise
     except Exception as error:
         # Decoders raise many types on damaged files; what they say tells cut from corrupt.
         raise (truncated() if "truncated" in str(error).lower() else corrupt()) from error
+
+
+def check_size(width: int, height: int, limits: ImageLimits) -> None:
+    """Raises `RequestError` for a size outside the limits."""
+    size = f"The image has {width}x{height} pixels"
+    if width * height > limits.max_pixels:
+        raise RequestError("image_too_large", f"{size}; at most {limits.max_pixels} are accepted.", "data", 413)
+    if max(width, height) > limits.max_side:
+        raise RequestError("image_too_large", f"{size}; each side has at most {limits.max_side}.", "data", 413)
+    if min(width, height) < limits.min_side:
+        raise RequestError("image_too_small", f"{size}; each side needs at least {limits.min_side}.", "data")
 
 
 def _reader(data: bytes) -> Callable[[bytes], Picture]:
@@ -90,19 +101,6 @@ def _reader(data: bytes) -> Callable[[bytes], Picture]:
     kind = next((name for start, first, name in OTHERS if data[start : start + len(first)] == first), None)
     said = f"The data is {kind}" if kind else "The data is not an image of a supported format"
     raise RequestError("image_unreadable", f"{said}. Send {', '.join(FORMATS)}.", "data", 415)
-
-
-def _check_size(picture: Picture, limits: ImageLimits) -> None:
-    width, height = picture.width, picture.height
-    if width * height > limits.max_pixels:
-        message = f"The image has {width}x{height} pixels; at most {limits.max_pixels} pixels are accepted."
-        raise RequestError("image_too_large", message, "data", 413)
-    if max(width, height) > limits.max_side:
-        message = f"The image has {width}x{height} pixels; at most {limits.max_side} are accepted on a side."
-        raise RequestError("image_too_large", message, "data", 413)
-    if min(width, height) < limits.min_side:
-        message = f"The image has {width}x{height} pixels; each side needs at least {limits.min_side}."
-        raise RequestError("image_too_small", message, "data")
 
 
 def _to_pixels(raster: Raster) -> DecodedImage:

@@ -67,7 +67,10 @@ def write_tiff(samples: Samples, layout: Layout) -> bytes:
 def write_pages(
     pages: Sequence[tuple[Tags, Sequence[bytes | bytearray]]], order: str = "<", big: bool = False
 ) -> bytes:
-    """A file of pages, each its tags and its strips or tiles; bytes are written as type 7, numbers as 16 or 32 bits."""
+    """A file of pages, each its tags and its strips or tiles; one that comes several times is stored once.
+
+    Bytes are written as type 7, numbers as 16 or 32 bits.
+    """
     pointer, count = ("Q", "Q") if big else ("I", "H")
     head = struct.pack(order + "2sHHHQ" if big else order + "2sHI", b"II" if order == "<" else b"MM", *(
         (43, 8, 0, 0) if big else (42, 0)
@@ -75,10 +78,12 @@ def write_pages(
     file = bytearray(head)
     link = len(head) - struct.calcsize(pointer)
     for tags, segments in pages:
-        starts = []
+        stored: dict[int, int] = {}
         for segment in segments:
-            starts.append(len(file))
-            file += segment
+            if id(segment) not in stored:
+                stored[id(segment)] = len(file)
+                file += segment
+        starts = [stored[id(segment)] for segment in segments]
         places = (324, 325) if 322 in tags else (273, 279)
         entries = {**tags, places[0]: starts, places[1]: [len(segment) for segment in segments]}
         table = b""

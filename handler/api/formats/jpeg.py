@@ -146,6 +146,7 @@ def _decode_without_end(file: _File, stream: bytes) -> tuple[Samples, str]:
     """
     if file.restarts or any(bits.any() for bits in file.missing.values()):
         raise truncated()
+    stream = stream.rstrip(b"\xff")
     samples, mode = _decode(stream + b"\0" * 64 + b"\xff\xd9")
     if not np.array_equal(samples, _decode(stream + b"\xaa" * 64 + b"\xff\xd9")[0]):
         raise truncated()

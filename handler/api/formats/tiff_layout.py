@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from handler.api.formats.directory import Directory
-from handler.api.formats.picture import corrupt, too_complex, unsupported
+from handler.api.formats.picture import corrupt, unsupported
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, CHANNELS, ROWS = 256, 257, 258, 259, 262, 266, 277, 278
 MAX_VALUE, PLANES, PREDICTOR, TILE_WIDTH, TILE_HEIGHT, INK_SET, DOT_RANGE = 281, 284, 317, 322, 323, 332, 336
@@ -40,7 +40,6 @@ SAMPLE_FORMATS = {2: "signed integer", 3: "floating point", 5: "complex integer"
 NO_PREDICTOR, HORIZONTAL = 1, 2
 UNSTATED, ASSOCIATED, UNASSOCIATED = 0, 1, 2
 MAX_CHANNELS = 5
-MAX_SEGMENTS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,6 @@ def read_layout(page: Directory) -> Layout:
         orientation=page.orientation(),
     )
     _check_colours(page, layout)
-    _check_segments(layout)
     return layout
 
 
@@ -147,24 +145,6 @@ def _check_colours(page: Directory, layout: Layout) -> None:
         raise unsupported(f"A TIFF with {layout.channels} channels in JPEG compression")
     if layout.compression in CCITT and layout.channels > 1:
         raise unsupported("A TIFF with several channels in CCITT compression")
-
-
-def _check_segments(layout: Layout) -> None:
-    width, height = layout.segment
-    horizontal, vertical = layout.subsampling
-    if not (0 < width < 1 << 16 and 0 < height < 1 << 16):
-        raise corrupt()
-    whole = layout.tiled or height < layout.height
-    if (whole and height % vertical) or (layout.tiled and width % horizontal):
-        raise corrupt()
-    across, down = -(-layout.width // width), -(-layout.height // height)
-    if across * down * layout.channels > MAX_SEGMENTS or across * down * width * height > 4 * _room(layout):
-        raise too_complex(f"The TIFF cuts {layout.width}x{layout.height} pixels into tiles of {width}x{height}.")
-
-
-def _room(layout: Layout) -> int:
-    """Pixels of a page whose tiles hang over its edges: small pages may have one large tile."""
-    return max(layout.width * layout.height, 1 << 20)
 
 
 def _top(page: Directory, bits: int) -> int:

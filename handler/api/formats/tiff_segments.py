@@ -45,6 +45,10 @@ STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES, T4_OPTIONS, T6_OPTIONS, JP
     293,
     347,
 )
+MAX_SEGMENTS = 1 << 16
+# Tiles may cover four times the picture, and a small picture may have a tile of 1024 x 1024.
+MAX_COVER = 4
+SMALL_COVER = 1 << 20
 # A JPEG of one scan for each channel at most; TIFF allows no progressive ones.
 MAX_SCANS = 4
 START_OF_SCAN = b"\xff\xda"
@@ -53,8 +57,24 @@ REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], ax
 
 def read_samples(page: Directory, layout: Layout) -> Samples:
     """Samples `[H, W, C]` as stored. YCbCr in JPEG becomes RGB; other subsampled YCbCr is `[H / v, W / h, h v + 2]`."""
+    _check_segments(layout)
     planes = layout.channels if layout.planar else 1
     return np.concatenate([_Plane(page, layout, index, planes).read() for index in range(planes)], axis=2)
+
+
+def _check_segments(layout: Layout) -> None:
+    """Bound the number of strips or tiles, and the pixels by which tiles hang over the edges of the picture."""
+    width, height = layout.segment
+    horizontal, vertical = layout.subsampling
+    if not width or not height:
+        raise corrupt()
+    whole = layout.tiled or height < layout.height
+    if (whole and height % vertical) or (layout.tiled and width % horizontal):
+        raise corrupt()
+    count = -(-layout.width // width) * -(-layout.height // height)
+    most = max(MAX_COVER * layout.width * layout.height, SMALL_COVER)
+    if count * layout.channels > MAX_SEGMENTS or count * width * height > most:
+        raise too_complex(f"The TIFF cuts {layout.width}x{layout.height} pixels into parts of {width}x{height}.")
 
 
 class _Plane:
