@@ -33,11 +33,12 @@ class RawRequest:
 
 @dataclass(frozen=True)
 class TileRequest:
-    """A decoded image, uint8 `[H, W, 3]`, what is wanted for it, and the SHA-256 of its file."""
+    """A decoded image, uint8 `[H, W, 3]`, its options, the SHA-256 of its file, and what became of its colours."""
 
     image: NDArray[np.uint8]
     options: Options
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 def parse_request(request: RawRequest, limits: ImageLimits) -> TileRequest:
@@ -45,7 +46,8 @@ def parse_request(request: RawRequest, limits: ImageLimits) -> TileRequest:
     body, options = _separate(request.fields)
     wanted = parse_options(options, request.explain)
     file = _image_bytes(body)
-    return TileRequest(decode_image(file, limits), wanted, hashlib.sha256(file).hexdigest())
+    image = decode_image(file, limits)
+    return TileRequest(image.pixels, wanted, hashlib.sha256(file).hexdigest(), image.notes)
 
 
 def _separate(fields: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
