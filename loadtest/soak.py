@@ -30,7 +30,7 @@ MIB = 2**20
 PROCESSES = {
     "model_service_worker.py": "worker",
     "org.pytorch.serve.ModelServer": "frontend",
-    "serving.gateway.app": "edge",
+    "serving.gateway": "edge",
 }
 
 

@@ -5,7 +5,7 @@ import re
 
 from handler.api.options import OPTIONS
 from handler.explain.registry import METHODS
-from serving.gateway.app import CODES
+from serving.gateway.policy import CODES
 from serving.supervisor import ROOT
 from training.checkpoint import SHIPPED
 

@@ -232,12 +232,13 @@ def _value(name: str, options: Mapping[str, str], spec: Parameter, preset: Mappi
 
 
 def _number(name: str, text: str, spec: Parameter) -> int | float:
-    kind = type(spec.default)
-    word = "an integer" if kind is int else "a number"
+    is_integer = isinstance(spec.default, int)
+    word = "an integer" if is_integer else "a number"
     message = f"{name!r} must be {word} from {spec.minimum:g} to {spec.maximum:g}."
     try:
         # Python also reads other scripts' digits and underscores between digits.
-        number = kind(text.encode("ascii").replace(b"_", b"?"))
+        plain = text.encode("ascii").replace(b"_", b"?")
+        number = int(plain) if is_integer else float(plain)
     except ValueError as error:
         raise RequestError("parameter_invalid", message, name) from error
     # NaN fails this comparison too.

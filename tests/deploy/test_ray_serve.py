@@ -18,8 +18,9 @@ from ray import serve
 from ray.cluster_utils import Cluster
 
 from deploy.ray.serve import MAX_REQUEST_SIZE, NAME, application, start
+from serving.gateway.settings import ROOT, read_properties
 from serving.ports import free_ports
-from serving.supervisor import ROOT, TorchServe, read_properties
+from serving.supervisor import TorchServe
 from tests.conftest import Pixels
 
 TOKEN = {"Authorization": "Bearer token"}

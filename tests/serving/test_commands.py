@@ -14,8 +14,9 @@ import psutil
 import pytest
 import requests
 
+from serving.gateway.settings import ROOT, read_properties, write_properties
 from serving.ports import ADDRESSES, free_addresses
-from serving.supervisor import ROOT, ServerError, read_properties, require_free
+from serving.supervisor import ServerError, require_free
 from tests.conftest import pool_settings
 from tests.serving.conftest import copy_store
 
@@ -26,7 +27,7 @@ Start = tuple[subprocess.Popen[str], Path]
 def config(tmp_path: Path) -> Path:
     settings = read_properties(ROOT / "config.properties") | free_addresses() | {"models": pool_settings()}
     path = tmp_path / "config.properties"
-    path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    write_properties(settings, path)
     return path
 
 
@@ -80,7 +81,7 @@ def test_stop_ends_a_server_started_elsewhere(started: subprocess.Popen[str], co
 
 def test_without_its_edge_the_server_ends(started: subprocess.Popen[str]) -> None:
     children = descendants(started)
-    (edge,) = [child for child in children if "serving.gateway.app" in child.cmdline()]
+    (edge,) = [child for child in children if "serving.gateway" in child.cmdline()]
     edge.kill()
     started.wait(30)
     assert_all_end(children)

@@ -21,8 +21,9 @@ from safetensors.numpy import load_file, save_file
 from export.archive import write_archive
 from export.golden import golden_answer
 from handler.model.checkpoint import CARD, WEIGHTS, file_digest, load_model
+from serving.gateway.settings import ROOT, read_properties, write_properties
 from serving.ports import free_addresses
-from serving.supervisor import ROOT, TILE, TorchServe, read_properties
+from serving.supervisor import TILE, TorchServe
 from tests.conftest import pool_settings
 from training.checkpoint import SHIPPED
 
@@ -71,7 +72,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = read_properties(ROOT / "config.properties") | free_addresses()
     settings |= {"models": pool_settings(), "enable_model_api": "true"}
     path = tmp_path_factory.mktemp("update") / "config.properties"
-    path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    write_properties(settings, path)
     return path
 
 
@@ -200,7 +201,7 @@ def test_by_default_a_server_takes_no_update(server: TorchServe, exports: dict[s
     config = tmp_path / "config.properties"
     settings = read_properties(ROOT / "config.properties")
     settings |= {"management_address": server.management_url, "inference_address": server.inference_url}
-    config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    write_properties(settings, config)
     finished = update(config, tmp_path, exports["second"])
     assert finished.returncode == 1
     assert "start the server with enable_model_api=true" in finished.stderr
