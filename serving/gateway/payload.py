@@ -3,17 +3,18 @@
 TorchServe drops repeated fields and answers malformed forms with Java's messages, so forms are read here.
 """
 
+import base64
+import binascii
 import logging
 import re
 import string
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from io import BytesIO
 from urllib.parse import parse_qsl, quote, quote_from_bytes, urlencode
 
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import Field, File, FormParser, parse_options_header
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serving.gateway.policy import JSON, RefusedError
 
@@ -30,14 +31,20 @@ JSON_BODY = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[]")
 # curl names everything a form that `--data-binary` sends; an image is not one.
 FORM_TEXT = re.compile(rb"[!-~]*")
 FORM_PART = re.compile(rb"--[^\r\n]+\r?\ncontent-disposition:", re.IGNORECASE)
-FORM_CONFIG = {"UPLOAD_ERROR_ON_BAD_CTE": True, "MAX_MEMORY_FILE_SIZE": float("inf")}
 # zlib's window sizes: a gzip header, a zlib header, and none.
 GZIP, ZLIB, RAW = 31, 15, -15
+TRANSFER_ENCODINGS: dict[bytes, Callable[[bytes], bytes]] = {
+    b"binary": bytes,
+    b"8bit": bytes,
+    b"7bit": bytes,
+    b"base64": lambda data: base64.b64decode(b"".join(data.split()), validate=True),
+    b"quoted-printable": binascii.a2b_qp,
+}
 ENCODINGS = {"gzip": GZIP, "x-gzip": GZIP, "deflate": ZLIB}
 
 Fields = Iterable[tuple[str, bytes]]
 
-# It says of every malformed form what the client is told too.
+# Its warnings repeat the errors that clients get.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
@@ -156,43 +163,89 @@ def _bytes(text: str) -> bytes:
 
 def _parts(content_type: bytes, body: bytes) -> Fields:
     """The fields of a multipart form."""
-    media_type, parameters = parse_options_header(content_type)
-    if b"boundary" not in parameters:
+    boundary = parse_options_header(content_type)[1].get(b"boundary")
+    if not boundary:
         raise RefusedError(400, "The form's Content-Type names no boundary.", "form_invalid", "body")
-    fields: list[tuple[str, bytes]] = []
-    ends: list[bool] = []
-
-    def add(part: Field | File) -> None:
-        if len(fields) == MAX_FIELDS:
-            raise _too_many()
-        fields.append(_part(part))
-
+    form = _Form()
     try:
-        parser = FormParser(
-            media_type.decode("latin-1"),
-            add,
-            add,
-            on_end=lambda: ends.append(True),
-            boundary=parameters[b"boundary"],
-            config=FORM_CONFIG,
-        )
-        parser.write(body)
+        form.read(boundary, body)
     except FormParserError as error:
         raise RefusedError(400, f"The form is malformed: {error}", "form_invalid", "body") from error
-    if not ends:
+    if not form.complete:
         raise RefusedError(400, "The form ends before its last boundary.", "form_invalid", "body")
-    return fields
+    return form.fields
 
 
-def _part(part: Field | File) -> tuple[str, bytes]:
-    name = _name(part.field_name or b"")
-    if isinstance(part, Field):
-        return name, part.value or b""
-    if name not in IMAGE_FIELDS:
+class _Form:
+    """Collects the fields that a parser reports."""
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[str, bytes]] = []
+        self.complete = False
+
+    def read(self, boundary: bytes, body: bytes) -> None:
+        """Raises `FormParserError`."""
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin_part,
+                "on_header_begin": self._begin_header,
+                "on_header_field": self._add_header_name,
+                "on_header_value": self._add_header_value,
+                "on_header_end": self._end_header,
+                "on_part_data": self._add_data,
+                "on_part_end": self._end_part,
+                "on_end": self._end,
+            },
+        )
+        parser.write(body)
+
+    def _begin_part(self) -> None:
+        if len(self.fields) == MAX_FIELDS:
+            raise _too_many()
+        self._headers: dict[bytes, bytes] = {}
+        self._data = bytearray()
+
+    def _begin_header(self) -> None:
+        self._header, self._value = b"", b""
+
+    def _add_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def _add_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        self._headers[self._header.lower()] = self._value
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        self._data += data[start:end]
+
+    def _end_part(self) -> None:
+        self.fields.append(_field(self._headers, bytes(self._data)))
+
+    def _end(self) -> None:
+        self.complete = True
+
+
+def _field(headers: dict[bytes, bytes], data: bytes) -> tuple[str, bytes]:
+    """The name and the content of one part."""
+    parameters = parse_options_header(headers.get(b"content-disposition"))[1]
+    if b"name" not in parameters:
+        raise RefusedError(400, "A part of the form has no name.", "form_invalid", "body")
+    name = _name(parameters[b"name"])
+    if b"filename" in parameters and name not in IMAGE_FIELDS:
         message = f"There is no field {name[:40]!r} for a file; send the image as 'data'."
         raise RefusedError(400, message, "image_misplaced", name)
-    assert isinstance(part.file_object, BytesIO)
-    return name, part.file_object.getvalue()
+    encoding = headers.get(b"content-transfer-encoding", b"binary").strip().lower()
+    if encoding not in TRANSFER_ENCODINGS:
+        message = f"The transfer encoding {encoding[:40].decode(errors='replace')!r} of a part is not supported."
+        raise RefusedError(400, message, "form_invalid", name)
+    try:
+        return name, TRANSFER_ENCODINGS[encoding](data)
+    except ValueError as error:
+        message = f"A part is not valid {encoding.decode()}."
+        raise RefusedError(400, message, "form_invalid", name) from error
 
 
 def _name(name: bytes) -> str:

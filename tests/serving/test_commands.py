@@ -152,12 +152,6 @@ def test_a_changed_archive_is_refused(change: str, config: Path, model_store: Pa
     assert not (config.parent / "run").exists()
 
 
-def test_properties_continue_over_lines(tmp_path: Path) -> None:
-    path = tmp_path / "x.properties"
-    path.write_text('# note=1\na=1\nb={\\\n  "c": 2\\\n}\n')
-    assert read_properties(path) == {"a": "1", "b": '{"c": 2}'}
-
-
 def test_a_free_port_is_free() -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
