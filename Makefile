@@ -111,4 +111,4 @@ lock: .venv/bin/pip .venv-demo/bin/pip
 	$(DEMO_BIN)/pip freeze > demo/constraints.txt
 
 clean:
-	rm -rf .venv .venv-demo .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json
+	rm -rf .venv .venv-demo .venv-bench .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json

@@ -32,11 +32,13 @@ def stop(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Exit with an error unless a running server predicts."""
+    """Print what a running server predicts for an example tile; exit with an error if it does not."""
     try:
-        _server(arguments).ask("predictions")
+        answer = _server(arguments).ask("explanations" if arguments.explain else "predictions")
     except (OSError, ValueError) as error:
         sys.exit(f"check: {error}")
+    methods = [item["method"] for item in answer.get("explanations", [])]
+    print(" ".join([answer["prediction"]["code"], f"{answer['prediction']['probability']:.4f}", *methods]))
 
 
 def update_model(arguments: argparse.Namespace) -> None:
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--run-folder", type=Path, default=ROOT / ".run", help="logs and temporary files")
     parser.add_argument("--edge-address", help="in place of the config file's, such as http://0.0.0.0:8080")
+    parser.add_argument("--explain", action="store_true", help="for check: ask for an explanation too")
     parser.add_argument("--free-ports", action="store_true", help="beside another server: any free loopback ports")
     arguments = parser.parse_args()
     run = {"start": start, "stop": stop, "check": check, "update": update_model}[arguments.command]
