@@ -156,7 +156,7 @@ class Edge:
     async def _record(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         start = time.perf_counter()
         response = await handler(request)
-        verb = request.path.split("/")[1]
+        verb = request.path.lstrip("/").partition("/")[0]
         if verb not in VERBS or not isinstance(response, web.Response):
             return response
         exchange = Exchange(

@@ -58,6 +58,7 @@ REFUSED = {
     "a false gzip body": (POST + HOST + b"Content-Encoding: gzip\r\n" + ONE + b"\r\nx", 400),
     "a zstd body": (POST + HOST + b"Content-Encoding: zstd\r\n" + ONE + b"\r\nx", 415),
     "a brotli body": (POST + HOST + b"Content-Encoding: br\r\n" + ONE + b"\r\nx", 415),
+    "the server itself": (b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", 404),
     "an address that does not exist": (b"GET /nowhere HTTP/1.1\r\n" + HOST + b"\r\n", 404),
     "a model's name with a slash": (b"POST /predictions/a%2fb HTTP/1.1\r\n" + HOST + ONE + b"\r\nx", 404),
     "a name that climbs": (b"POST /predictions/..%2f..%2fx HTTP/1.1\r\n" + HOST + ONE + b"\r\nx", 404),
