@@ -8,13 +8,10 @@ import cv2
 file = Path(sys.argv[2]).read_bytes()
 # OpenCV ignores what these say; the server converts colours to sRGB and lays transparency on white.
 foreign = [b"ICC_PROFILE", b"iCCP", b"cICP", b"tRNS", b"acTL"] + ([] if b"sRGB" in file else [b"gAMA", b"cHRM"])
-stored = cv2.imread(sys.argv[2], cv2.IMREAD_UNCHANGED)
-readable = (
-    file.startswith((b"\xff\xd8", b"\x89PNG")) and stored is not None and not any(mark in file for mark in foreign)
-)
-if not readable or stored.dtype != "uint8" or stored.shape[2:] not in ((), (3,)):
+stored, pixels = (cv2.imread(sys.argv[2], flags) for flags in (cv2.IMREAD_UNCHANGED, cv2.IMREAD_COLOR_RGB))
+plain = file.startswith((b"\xff\xd8", b"\x89PNG")) and not any(mark in file for mark in foreign)
+if not plain or stored is None or pixels is None or stored.dtype != "uint8" or stored.shape[2:] not in ((), (3,)):
     sys.exit("This example reads one JPEG or PNG: grey or RGB in sRGB, 8 bits a channel, no transparency.")
-pixels = cv2.imread(sys.argv[2], cv2.IMREAD_COLOR_RGB)
 
 network = cv2.dnn.readNetFromONNX(sys.argv[1], cv2.dnn.ENGINE_NEW)
 codes = ["ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM"]

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from PIL import ImageCms
 
 from handler.api.image import ImageLimits, decode_image
+from handler.api.service import Service
 from tests.conftest import Pixels
 from tests.handler.api.test_image import Encode
+from tests.support.answers import answer
 from tests.support.icc_files import (
     ADOBE,
     P3,
@@ -263,3 +265,9 @@ def test_alpha_lies_on_the_converted_colours() -> None:
     found = decode_image(write_png(samples, 8, 6, chunk(b"iCCP", b"x\0\0" + zlib.compress(icc))), LIMITS).pixels
     expected = by_littlecms(colours(), icc) * (128 / 255) + 127
     assert np.abs(found - expected).max() <= 2
+
+
+def test_an_answer_says_what_became_of_the_colours(service: Service, tiles: Pixels, encode: Encode) -> None:
+    converted = answer(service, {"body": encode(tiles[0], icc_profile=PROFILES["Adobe RGB"])})
+    assert converted["notes"] == ['The colours were converted from "a scanner" to sRGB.']
+    assert "notes" not in answer(service, {"body": encode(tiles[0])})
