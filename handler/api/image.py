@@ -41,8 +41,7 @@ OTHERS = (
     (0, b"\x93NUMPY", "a NumPy array"),
     (0, b"PK\x03\x04", "a ZIP archive"),
     (0, b"\x1f\x8b", "a gzip file"),
-    (0, b"<svg", "an SVG"),
-    (0, b"<", "a text file with markup"),
+    (0, b"<", "XML, HTML or SVG"),
 )
 
 

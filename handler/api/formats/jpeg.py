@@ -11,10 +11,10 @@ from handler.api.colour import Samples
 from handler.api.formats.directory import EXIF, exif_orientation
 from handler.api.formats.picture import Picture, Raster, Space, corrupt, part, too_complex, truncated, unsupported
 
-SOI, EOI, SOS, DRI, APP0, APP1, APP2, APP14, COMMENT = 0xD8, 0xD9, 0xDA, 0xDD, 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+SOI, EOI, SOS, APP0, APP1, APP2, APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE
 # Huffman-coded frames: baseline, extended, progressive, lossless.
 DECODED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3}
-LOSSLESS = 0xC3
+PROGRESSIVE = 0xC2
 OTHER_FRAMES = {
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "A hierarchical JPEG"),
     **dict.fromkeys((0xC9, 0xCA, 0xCB), "A JPEG with arithmetic coding"),
@@ -22,6 +22,7 @@ OTHER_FRAMES = {
 }
 # Markers that stand alone (TEM, RSTn) are skipped: nothing follows from them, and RSTn occur within scans.
 MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
+RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 MAX_SEGMENTS = 2000
 # Encoders write about ten scans. Each one costs a pass over the whole picture.
 MAX_SCANS = 100
@@ -31,13 +32,12 @@ SPACES: dict[str, Space] = {"L": "grey", "RGB": "RGB", "CMYK": "CMYK"}
 
 @dataclass
 class _File:
-    """What the markers say. `missing` has a row of 64 coefficients for each component: the bits still to come."""
+    """What the markers say. `missing` has the bits that no scan has brought, for each component 64 coefficients."""
 
     pieces: list[bytes] = field(default_factory=list)
     frame: bytes = b""
-    lossless: bool = False
+    progressive: bool = False
     scans: int = 0
-    restarts: bool = False
     ended: bool = False
     exif: bytes = b""
     profile: dict[int, bytes] = field(default_factory=dict)
@@ -95,15 +95,13 @@ def _note(file: _File, code: int, content: bytes) -> None:
     if code in DECODED_FRAMES:
         if file.frame:
             raise corrupt()
-        file.frame, file.lossless = content, code == LOSSLESS
+        file.frame, file.progressive = content, code == PROGRESSIVE
         file.missing = {identifier: np.full(64, 16, np.uint8) for identifier in content[6::3]}
     elif code == SOS:
         file.scans += 1
         if file.scans > MAX_SCANS:
             raise too_complex(f"The JPEG has more than {MAX_SCANS} scans.")
         _note_scan(file, content)
-    elif code == DRI:
-        file.restarts = any(content)
     elif code == APP1 and content.startswith(EXIF) and not file.exif:
         file.exif = content
     elif code == APP2 and content.startswith(b"ICC_PROFILE\0") and len(content) > 14:
@@ -111,15 +109,15 @@ def _note(file: _File, code: int, content: bytes) -> None:
 
 
 def _note_scan(file: _File, content: bytes) -> None:
-    """A scan of a sequential frame brings all bits of its components; one of a progressive frame says which."""
+    """A scan brings all bits of its components; one of a progressive frame says which."""
     count = content[0] if content else 0
     if len(content) < 2 * count + 4:
         raise corrupt()
-    first, last, bits = content[2 * count + 1 : 2 * count + 4]
+    first, last, bits = content[2 * count + 1 : 2 * count + 4] if file.progressive else (0, 63, 0)
     for identifier in content[1 : 2 * count : 2]:
         if identifier not in file.missing:
             raise corrupt()
-        file.missing[identifier][slice(None) if file.lossless else slice(first, last + 1)] = bits & 15
+        file.missing[identifier][first : last + 1] = bits & 15
 
 
 def _read(file: _File, pixels: int) -> Raster:
@@ -141,13 +139,15 @@ def _decode(stream: bytes) -> tuple[Samples, str]:
 def _decode_without_end(file: _File, stream: bytes) -> tuple[Samples, str]:
     """The picture of a file whose end marker is missing. Raises `RequestError` if pixels are missing too.
 
-    libjpeg reads on into what follows the last scan exactly if that scan is not complete, so two continuations tell
-    that differ in their first bit.
+    libjpeg reads what follows the last scan exactly if that scan is not complete. So two continuations tell that differ
+    in their first bit, one of them with the next restart marker.
     """
-    if file.restarts or any(bits.any() for bits in file.missing.values()):
+    if any(bits.any() for bits in file.missing.values()):
         raise truncated()
     stream = stream.rstrip(b"\xff")
+    restart = bytes([0xFF, 0xD0 + len(RESTART.findall(stream, stream.rindex(b"\xff\xda"))) % 8])
     samples, mode = _decode(stream + b"\0" * 64 + b"\xff\xd9")
-    if not np.array_equal(samples, _decode(stream + b"\xaa" * 64 + b"\xff\xd9")[0]):
+    other, _ = _decode(stream + b"\xaa" * 64 + restart + b"\xaa" * 64 + b"\xff\xd9")
+    if not np.array_equal(samples, other):
         raise truncated()
     return samples, mode

@@ -141,7 +141,7 @@ def _from_ycbcr(cells: Samples, page: Directory, layout: Layout) -> Samples:
 
 def _ratios(page: Directory, tag: int) -> list[float]:
     """Rational numbers. Raises `RequestError` for a division by 0."""
-    values = page.values(tag).astype(np.float64)
+    values = page.values(tag, len(FULL_RANGE)).astype(np.float64)
     if values.ndim == 2:
         if not values[:, 1].all():
             raise corrupt()

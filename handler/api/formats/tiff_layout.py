@@ -19,10 +19,11 @@ OTHER_PHOTOMETRICS = {
     32845: "LogLuv",
     34892: "linear raw",
 }
-RAW, LZW, JPEG = 1, 5, 7
+RAW, JPEG = 1, 7
 CCITT = (2, 3, 4)
-# Decompressed to bytes by libtiff: LZW, deflate (two codes), PackBits, LZMA, Zstandard.
-BYTE_CODECS = (LZW, 8, 32946, 32773, 34925, 50000)
+# LZW, deflate (two codes), LZMA, Zstandard: as in libtiff, a predictor has a meaning for these alone.
+PREDICTED = (5, 8, 32946, 34925, 50000)
+PACKBITS = 32773
 OTHER_COMPRESSIONS = {
     6: "old-style JPEG",
     32809: "ThunderScan",
@@ -46,8 +47,9 @@ MAX_CHANNELS = 5
 class Layout:
     """One page's samples: unsigned, of one depth, `bits` of 1 to 16.
 
-    `top` is the sample of full intensity. `segment` is width and height of a tile, or of a strip. `extra` says for each
-    channel beyond the colours whether it is alpha. `subsampling` is by how much YCbCr's colours are coarser.
+    `top` is the sample of full intensity. With `differences`, a row holds differences of neighbours. `segment` is the
+    width and height of a tile, or of a strip. `extra` says for each channel beyond the colours whether it is alpha.
+    `subsampling` is by how much YCbCr's colour differences are coarser than its luma, horizontally and vertically.
     """
 
     width: int
@@ -60,7 +62,7 @@ class Layout:
     planar: bool
     compression: int
     reversed_bits: bool
-    predictor: int
+    differences: bool
     tiled: bool
     segment: tuple[int, int]
     subsampling: tuple[int, int]
@@ -96,7 +98,7 @@ def read_layout(page: Directory) -> Layout:
         planar=planar,
         compression=compression,
         reversed_bits=page.number(FILL_ORDER, 1) == 2,
-        predictor=page.number(PREDICTOR, NO_PREDICTOR),
+        differences=compression in PREDICTED and page.number(PREDICTOR, NO_PREDICTOR) == HORIZONTAL,
         tiled=tiled,
         segment=segment if tiled else (width, min(segment[1], height)),
         subsampling=subsampling,
@@ -107,11 +109,11 @@ def read_layout(page: Directory) -> Layout:
 
 
 def _check_compression(compression: int, predictor: int, bits: int) -> None:
-    if compression not in (RAW, JPEG, *CCITT, *BYTE_CODECS):
+    if compression not in (RAW, JPEG, PACKBITS, *CCITT, *PREDICTED):
         raise unsupported(f"A TIFF compressed by {OTHER_COMPRESSIONS.get(compression, f'method {compression}')}")
-    if compression in BYTE_CODECS and predictor not in (NO_PREDICTOR, HORIZONTAL):
+    if compression in PREDICTED and predictor not in (NO_PREDICTOR, HORIZONTAL):
         raise unsupported("A TIFF with the floating point predictor")
-    if compression in BYTE_CODECS and predictor == HORIZONTAL and bits not in (8, 16):
+    if compression in PREDICTED and predictor == HORIZONTAL and bits not in (8, 16):
         raise unsupported(f"A TIFF with a predictor for {bits} bits a sample")
     if (compression == JPEG and bits != 8) or (compression in CCITT and bits != 1):
         raise unsupported(f"A TIFF with {bits} bits a sample in JPEG or CCITT compression")
@@ -137,8 +139,10 @@ def _check_colours(page: Directory, layout: Layout) -> None:
     dots = page.values(DOT_RANGE, 2).tolist()
     if photometric == SEPARATED and dots not in ([], [0, (1 << bits) - 1]):
         raise unsupported(f"A TIFF with inks in the range {dots}")
-    if photometric == YCBCR and (bits != 8 or layout.extra or (layout.planar and layout.subsampling != (1, 1))):
-        raise unsupported("A TIFF with YCbCr of other than 8 bits, with more channels, or subsampled in planes")
+    if photometric == YCBCR and bits != 8:
+        raise unsupported(f"A TIFF with YCbCr of {bits} bits")
+    if photometric == YCBCR and (layout.extra or layout.planar):
+        raise unsupported("A TIFF with YCbCr in planes or with more channels")
     if (photometric == CIELAB and bits not in (8, 16)) or (photometric == ICCLAB and bits != 8):
         raise unsupported(f"A TIFF with CIE L*a*b* of {bits} bits")
     if layout.compression == JPEG and not layout.planar and layout.channels not in (1, 3, 4):

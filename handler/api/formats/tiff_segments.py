@@ -23,7 +23,6 @@ from handler.api.formats.tiff_layout import (
     COMPRESSION,
     FILL_ORDER,
     HEIGHT,
-    HORIZONTAL,
     JPEG,
     PHOTOMETRIC,
     RAW,
@@ -36,15 +35,8 @@ from handler.api.formats.tiff_layout import (
     Layout,
 )
 
-STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES, T4_OPTIONS, T6_OPTIONS, JPEG_TABLES = (
-    273,
-    279,
-    324,
-    325,
-    292,
-    293,
-    347,
-)
+STRIP_OFFSETS, STRIP_BYTES, TILE_OFFSETS, TILE_BYTES = 273, 279, 324, 325
+T4_OPTIONS, T6_OPTIONS, JPEG_TABLES = 292, 293, 347
 MAX_SEGMENTS = 1 << 16
 # Tiles may cover four times the picture, and a small picture may have a tile of 1024 x 1024.
 MAX_COVER = 4
@@ -96,7 +88,7 @@ class _Plane:
 
     def read(self) -> Samples:
         samples = self._samples().reshape(self._all_lines, self._columns, self._cell)
-        if self._layout.compression != JPEG and self._layout.predictor == HORIZONTAL:
+        if self._layout.differences:
             samples = np.cumsum(samples, axis=1, dtype=samples.dtype)
         if self._layout.tiled:
             grid = samples.reshape(self._down, self._across, self._lines, self._columns, self._cell)
@@ -150,7 +142,7 @@ class _Plane:
     def _decode(self, width: int, bits: list[int], tags: Mapping[int, Sequence[int] | bytes]) -> Samples:
         """Decompress all segments, as one strip each of a picture `width` wide."""
         segments = self._compressed()
-        if self._layout.compression == JPEG and any(part.count(START_OF_SCAN) > MAX_SCANS for part in segments):
+        if self._layout.compression == JPEG and any(data.count(START_OF_SCAN) > MAX_SCANS for data in segments):
             raise too_complex("The TIFF holds JPEG strips or tiles of many scans.")
         file = _tiff(
             {
@@ -158,7 +150,7 @@ class _Plane:
                 HEIGHT: [self._all_lines],
                 BITS: bits,
                 COMPRESSION: [self._layout.compression],
-                FILL_ORDER: [2 if self._layout.reversed_bits else 1],
+                FILL_ORDER: [2 if self._layout.reversed_bits and self._layout.compression != JPEG else 1],
                 CHANNELS: [len(bits)],
                 ROWS: [self._lines],
                 **tags,

@@ -95,7 +95,9 @@ def test_what_follows_the_end_and_what_applications_wrote_changes_nothing(tiles:
     assert np.array_equal(decode(after_start(data, *notes) + b"anything" * 100), decode(data))
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}, {"restart_marker_blocks": 1}]
+)
 def test_a_missing_end_costs_nothing_and_missing_pixels_are_said(
     options: dict[str, object], tiles: Pixels, encode: Encode
 ) -> None:

@@ -19,6 +19,7 @@ from tests.support.tiff_files import CODECS, Layout, Samples, pack, write_pages,
 LIMITS = ImageLimits()
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}
 UNSTATED, ASSOCIATED, UNASSOCIATED = 0, 1, 2
+PREDICTED = (5, 8, 34925, 50000)
 FILES = 1200
 
 
@@ -54,7 +55,7 @@ def any_layout(chance: random.Random) -> tuple[Layout, Samples]:
         extra=extra,
         planar=chance.random() < 0.4,
         compression=compression,
-        predictor=compression != 1 and bits in (8, 16) and chance.random() < 0.5,
+        predictor=compression in PREDICTED and bits in (8, 16) and chance.random() < 0.5,
         reversed_bits=chance.random() < 0.2,
         order=chance.choice("<>"),
         big=chance.random() < 0.3,
@@ -143,6 +144,23 @@ def test_jpeg_of_rgb_without_conversion_is_read(planar: bool) -> None:
         segments = [imagecodecs.jpeg_encode(pixels, colorspace="rgb", outcolorspace="rgb")]
     tags = page_tags(32, 32, bits=[8, 8, 8], photometric=2, compression=7) | {284: [2 if planar else 1]}
     assert np.abs(decode(write_pages([(tags, segments)])) - pixels.astype(int)).max() <= 3
+
+
+@pytest.mark.parametrize("compression", [1, 32773])
+def test_a_predictor_that_the_compression_does_not_have_means_nothing(compression: int) -> None:
+    pixels = noise(8, 20, 20, 3)
+    data = write_tiff(pixels, Layout(photometric=2, compression=compression, tags={317: [2]}))
+    assert np.array_equal(decode(data), pixels)
+    assert np.array_equal(decode(data), np.array(Image.open(BytesIO(data))))
+
+
+def test_the_bit_order_means_nothing_to_jpeg() -> None:
+    pixels = np.full((32, 32, 3), (200, 30, 90), np.uint8)
+    segment = imagecodecs.jpeg_encode(pixels, colorspace="rgb", outcolorspace="rgb")
+    tags = page_tags(32, 32, (8, 8, 8), 2, 7)
+    plain, reversed_bits = (decode(write_pages([(tags | more, [segment])])) for more in ({}, {266: [2]}))
+    assert np.array_equal(plain, reversed_bits)
+    assert np.abs(plain - pixels.astype(int)).max() <= 3
 
 
 @pytest.mark.parametrize("compression", ["tiff_ccitt", "group3", "group4"])
@@ -317,6 +335,8 @@ UNSUPPORTED: dict[str, tuple[Layout, Samples, str]] = {
     "odd maximum": (Layout(bits=16, tags={281: [3000]}), noise(12, 20, 20, 1), "MaxSampleValue of 3000"),
     "above maximum": (Layout(bits=16, tags={281: [4095]}), noise(16, 20, 20, 1), "above its MaxSampleValue"),
     "inverted premultiplied": (Layout(photometric=0, extra=(1,)), noise(8, 20, 20, 2), "premultiplied"),
+    "YCbCr in planes": (Layout(photometric=6, planar=True, tags={530: [1, 1]}), noise(8, 20, 20, 3), "in planes"),
+    "YCbCr with alpha": (Layout(photometric=6, extra=(2,), tags={530: [1, 1]}), noise(8, 20, 20, 4), "more channels"),
     "float predictor": (Layout(compression=8, tags={317: [3]}), noise(8, 20, 20, 1), "floating point predictor"),
     "predictor of 12 bits": (Layout(bits=12, compression=8, tags={317: [2]}), noise(12, 20, 20, 1), "predictor"),
     "JPEG of 12 bits": (Layout(bits=12, tags={259: [7]}), noise(12, 20, 20, 1), "12 bits"),
