@@ -53,7 +53,7 @@ def corrupt() -> RequestError:
 
 def unsupported(layout: str) -> RequestError:
     """A valid file whose layout the server does not interpret."""
-    message = f"{layout} is not supported. Send grey or RGB with 8 or 16 bits a channel."
+    message = f"{layout} is not supported. Send a PNG, or a TIFF of 8 or 16 bits a channel, plain or with LZW."
     return RequestError("image_mode_unsupported", message, "data", 415)
 
 

@@ -27,7 +27,11 @@ from handler.api.formats.tiff_layout import (
 from handler.api.formats.tiff_segments import read_samples
 
 SUBFILE, OLD_SUBFILE, COLOUR_MAP, COEFFICIENTS, BLACK_WHITE, ICC_PROFILE = 254, 255, 320, 529, 532, 34675
-DESCRIPTION, MAX_DESCRIPTION, IMAGEJ_STACK = 270, 1000, re.compile(rb"ImageJ=.*?\nimages=(\d{1,9})", re.DOTALL)
+# ImageJ and tifffile may write a stack behind one page, and say so in its description.
+DESCRIPTION, MAX_DESCRIPTION = 270, 1000
+STACK = re.compile(
+    rb'ImageJ=.*?\nimages=(?P<imagej>\d{1,9})|\{"shape": \[(?P<tifffile>\d{1,9}),.*"truncated": true', re.DOTALL
+)
 # Bits of SUBFILE: a reduced copy, a transparency mask. OLD_SUBFILE 2 is a reduced copy too.
 SECONDARY = 0b101
 SPACES: dict[int, Space] = {SEPARATED: "CMYK", CIELAB: "Lab", ICCLAB: "Lab", RGB: "RGB", INDEXED: "RGB", YCBCR: "RGB"}
@@ -48,9 +52,8 @@ def _picture_page(pages: list[Directory]) -> Directory:
     full = [page for page in pages if not page.number(SUBFILE, 0) & SECONDARY and page.number(OLD_SUBFILE, 1) != 2]
     if not pages:
         raise corrupt()
-    # ImageJ writes a stack behind one page, and says so in its description.
-    stack = IMAGEJ_STACK.match(pages[0].values(DESCRIPTION, MAX_DESCRIPTION).tobytes())
-    count = int(stack[1]) if stack else len(full)
+    stack = STACK.match(pages[0].values(DESCRIPTION, MAX_DESCRIPTION).tobytes())
+    count = int(stack["imagej"] or stack["tifffile"]) if stack else len(full)
     if count > 1:
         grey = all(page.number(CHANNELS, 1) == 1 and page.number(PHOTOMETRIC, RGB) < RGB for page in full)
         kind = "pages of one channel each" if grey else "pages"

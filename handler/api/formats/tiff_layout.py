@@ -33,6 +33,8 @@ OTHER_COMPRESSIONS = {
     34676: "SGI LogLuv",
     34712: "JPEG 2000",
     34887: "LERC",
+    34933: "PNG",
+    34934: "JPEG XR",
     50001: "WebP",
     50002: "JPEG XL",
     52546: "JPEG XL",

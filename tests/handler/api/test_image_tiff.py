@@ -307,9 +307,10 @@ def test_channels_as_pages_are_refused_as_such() -> None:
     assert "2 pages." in refusal(pages(20, 20, photometric=2)).message
 
 
-def test_a_stack_of_imagej_behind_one_page_is_refused() -> None:
+@pytest.mark.parametrize("imagej", [True, False])
+def test_a_stack_behind_one_page_is_refused(imagej: bool) -> None:
     file = BytesIO()
-    tifffile.imwrite(file, np.zeros((3, 20, 20), np.uint8), imagej=True, truncate=True)
+    tifffile.imwrite(file, np.zeros((3, 20, 20), np.uint8), photometric="minisblack", imagej=imagej, truncate=True)
     error = refusal(file.getvalue())
     assert error.code == "image_animated"
     assert "3 pages of one channel each" in error.message
