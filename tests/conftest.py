@@ -12,6 +12,7 @@ from PIL import Image
 from export.__main__ import export
 from handler.api.image import ImageLimits
 from handler.api.service import Service
+from handler.classifier import Classifier
 from handler.model.checkpoint import Model, load_model
 from handler.model.engine import Engine
 from serving.ports import free_addresses
@@ -22,6 +23,30 @@ from training.synthetic import generate
 
 SHARED = ROOT.parent / "shared" / "data"
 Pixels = NDArray[np.uint8]
+
+# Markers by folder and by fixture, so that no test has to name them.
+MARKED_FOLDERS = {
+    "browser": ("demo",),
+    "server": ("bench", "loadtest", "serving"),
+    "slow": ("evaluation", "export", "training"),
+}
+MARKED_FIXTURES = {"server": ("server", "short_tempered"), "ray": ("cluster", "ray")}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        fixtures = getattr(item, "fixturenames", ())
+        for marker, folders in MARKED_FOLDERS.items():
+            if folder in folders:
+                item.add_marker(marker)
+        for marker, names in MARKED_FIXTURES.items():
+            if set(names) & set(fixtures):
+                item.add_marker(marker)
+        if item.path.name.startswith("test_ray_"):
+            item.add_marker("ray")
+        if "model_store" in fixtures:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +74,13 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="session")
-def service(model: Model) -> Service:
-    return Service(Engine(model, torch.device("cpu")), ImageLimits())
+def classifier(model: Model) -> Classifier:
+    return Classifier(Engine(model, torch.device("cpu")))
+
+
+@pytest.fixture(scope="session")
+def service(classifier: Classifier) -> Service:
+    return Service(classifier, ImageLimits())
 
 
 @pytest.fixture(scope="session")

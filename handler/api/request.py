@@ -40,11 +40,12 @@ class RawRequest:
 
 @dataclass(frozen=True)
 class TileRequest:
-    """A decoded image, uint8 `[H, W, 3]`, the options of the request, and the SHA-256 of the image file."""
+    """A decoded image, uint8 `[H, W, 3]`, its options, the SHA-256 of its file, and what became of its colours."""
 
     image: NDArray[np.uint8]
     options: Options
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 def parse_request(request: RawRequest, limits: ImageLimits) -> TileRequest:
@@ -52,7 +53,8 @@ def parse_request(request: RawRequest, limits: ImageLimits) -> TileRequest:
     body, fields = _separate(request.fields)
     options = parse_options(fields, request.explain)
     file = _image_bytes(body)
-    return TileRequest(decode_image(file, limits), options, hashlib.sha256(file).hexdigest())
+    image = decode_image(file, limits)
+    return TileRequest(image.pixels, options, hashlib.sha256(file).hexdigest(), image.notes)
 
 
 def _separate(fields: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
