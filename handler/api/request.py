@@ -40,7 +40,8 @@ class RawRequest:
 
 @dataclass(frozen=True)
 class TileRequest:
-    """A decoded image, uint8 `[H, W, 3]`, its options, the SHA-256 of its file, and what became of its colours."""
+    """A decoded image, uint8 `[H, W, 3]`, the options of the request, the SHA-256 of the image file, and notes on how
+    it was decoded."""
 
     image: NDArray[np.uint8]
     options: Options
