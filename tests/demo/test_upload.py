@@ -6,7 +6,7 @@ from handler.api.image import FORMATS as SERVER_FORMATS
 from handler.api.image import ImageLimits
 from serving.gateway.settings import ROOT, read_properties
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
+from tests.support.images import Encode
 
 
 def test_the_limits_are_the_servers() -> None:

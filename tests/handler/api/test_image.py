@@ -6,8 +6,7 @@ from PIL import Image
 from handler.api.errors import RequestError
 from handler.api.image import ImageLimits, decode_image
 from tests.conftest import Pixels
-from tests.support.images import Encode as Encode
-from tests.support.images import png_header
+from tests.support.images import Encode, png_header
 
 LIMITS = ImageLimits()
 

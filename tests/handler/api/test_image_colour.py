@@ -11,7 +11,6 @@ from PIL import ImageCms
 
 from handler.api.image import ImageLimits, decode_image
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
 from tests.support.icc_files import (
     ADOBE,
     P3,
@@ -26,6 +25,7 @@ from tests.support.icc_files import (
     table,
     tables_profile,
 )
+from tests.support.images import Encode
 from tests.support.png_files import chunk, write_png
 from tests.support.tiff_files import Layout, Samples, write_tiff
 
