@@ -21,7 +21,7 @@ from export.onnx_file import OPSET, describe
 from export.parity import Parity, ParityError, measure_parity, require_parity
 from handler.model.checkpoint import Model, file_digest, load_model
 from training.checkpoint import SHIPPED, write_json
-from training.data import read_npz
+from training.data import DataError, read_npz
 from training.synthetic import generate
 
 PACKAGES = (
@@ -84,10 +84,10 @@ def main() -> None:
         help="npz whose test tiles the parity check uses; default: generated tiles",
     )
     arguments = parser.parse_args()
-    tiles = read_npz(arguments.data).test.images if arguments.data else generate(72, seed=0).images
     try:
+        tiles = read_npz(arguments.data).test.images if arguments.data else generate(72, seed=0).images
         manifest = export(arguments.checkpoint, arguments.output, tiles)
-    except ParityError as error:
+    except (DataError, ParityError) as error:
         sys.exit(f"export: {error}")
     print(json.dumps(manifest, indent=2))
 

@@ -21,7 +21,7 @@ class Ledger:
         self._unsent: dict[str, str] = {}
 
     def agrees(self, tile: str, code: str) -> bool:
-        """Note the first class of a tile; False where a later one differs."""
+        """Note the first class of a tile; False if a later one differs."""
         if tile not in self._classes:
             self._classes[tile] = self._unsent[tile] = code
         return self._classes[tile] == code
@@ -33,9 +33,9 @@ class Ledger:
 
     def merge(self, classes: dict[str, str]) -> int:
         """Compare another process's classes with these; returns how many contradict them."""
-        found = sum(not self.agrees(tile, code) for tile, code in classes.items())
-        self.conflicts += found
-        return found
+        conflicts = sum(not self.agrees(tile, code) for tile, code in classes.items())
+        self.conflicts += conflicts
+        return conflicts
 
 
 def refusal(status: int, body: Any) -> str:

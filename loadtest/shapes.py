@@ -7,7 +7,7 @@ from typing import ClassVar
 from locust import LoadTestShape
 
 DEFAULT_SECONDS = 60
-# Locust warns where one process starts more users in a second.
+# Locust warns if one process starts more users in a second.
 FASTEST_SPAWN = 100
 
 

@@ -23,7 +23,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run found for requests of one name."""
+    """The measurements of a run for requests of one name."""
 
     p50: float = 0
     p95: float = 0
@@ -39,20 +39,20 @@ class Verdict:
     name: str
     quantity: str
     limit: float
-    found: float
+    measured: float
 
     @property
     def kept(self) -> bool:
-        return self.found >= self.limit if self.quantity == "min_requests" else self.found <= self.limit
+        return self.measured >= self.limit if self.quantity == "min_requests" else self.measured <= self.limit
 
     def __str__(self) -> str:
         relation = ">=" if self.quantity == "min_requests" else "<="
         state = "kept" if self.kept else "MISSED"
-        return f"{state:6}  {self.name:22} {self.quantity:14} {self.found:10.4g} {relation} {self.limit:g}"
+        return f"{state:6}  {self.name:22} {self.quantity:14} {self.measured:10.4g} {relation} {self.limit:g}"
 
 
 def read_objectives(path: Path) -> dict[str, Objective]:
-    """Objectives by the name of the requests; raises `SloError` where one is incomplete or a word is unknown."""
+    """Objectives by the name of the requests; raises `SloError` if one is incomplete or has an unknown word."""
     try:
         tables = tomllib.loads(path.read_text())
         objectives = {name: Objective(**table) for name, table in tables.items()}
@@ -64,8 +64,8 @@ def read_objectives(path: Path) -> dict[str, Objective]:
 
 
 def judge(objectives: Mapping[str, Objective], measured: Mapping[str, Measured]) -> Iterator[Verdict]:
-    """Compare every objective with what was found. A name that was never asked for misses its least requests."""
+    """Compare every objective with the measurements. A name without requests misses its `min_requests`."""
     for name, objective in objectives.items():
-        found = asdict(measured.get(name, Measured()))
+        values = asdict(measured.get(name, Measured()))
         for quantity, limit in asdict(objective).items():
-            yield Verdict(name, quantity, limit, found[quantity])
+            yield Verdict(name, quantity, limit, values[quantity])

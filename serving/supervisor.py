@@ -234,13 +234,13 @@ def require_exported(model_store: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads((model_store / "manifest.json").read_text())
         expected = manifest["artifacts"][ARCHIVE]["sha256"]
         with (model_store / ARCHIVE).open("rb") as archive:
-            found = hashlib.file_digest(archive, "sha256").hexdigest()
+            digest = hashlib.file_digest(archive, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise ServerError(f"{model_store.name}/ holds no exported model; run `python -m export` first") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ServerError(f"{model_store.name}/manifest.json is damaged; run `python -m export` again") from error
-    if found != expected:
-        message = f"{ARCHIVE} was changed after its export: its SHA-256 is {found}, the manifest says {expected}"
+    if digest != expected:
+        message = f"{ARCHIVE} was changed after its export: its SHA-256 is {digest}, the manifest says {expected}"
         raise ServerError(message)
     return manifest
 

@@ -101,8 +101,8 @@ class Edge:
         payload = read_payload(
             request.scope["query_string"],
             await self._body(request),
-            request.headers.get("Content-Type", "").encode("latin-1"),
-            request.headers.get("Content-Encoding", ""),
+            ", ".join(request.headers.getlist("Content-Type")).encode("latin-1"),
+            ", ".join(request.headers.getlist("Content-Encoding")),
             self._settings.max_request_size,
         )
         fields: dict[str, Any] = {**payload.options, **({"body": payload.body} if payload.body else {})}

@@ -1,7 +1,7 @@
 """What a worker counts and times, for Prometheus.
 
 Where `PROMETHEUS_MULTIPROC_DIR` names a folder, every process writes its numbers there and the edge adds them up
-(serving/gateway/app.py); TorchServe's own histograms begin at 5 ms, which is more than most stages take.
+(serving/gateway/metrics.py); TorchServe's own histograms begin at 5 ms, which is more than most stages take.
 """
 
 import time

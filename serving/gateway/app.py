@@ -98,8 +98,8 @@ class Edge:
         arguments = (
             _raw(request.rel_url.raw_query_string),
             body,
-            _raw(request.headers.get("Content-Type", "")),
-            request.headers.get("Content-Encoding", ""),
+            _raw(", ".join(request.headers.getall("Content-Type", []))),
+            ", ".join(request.headers.getall("Content-Encoding", [])),
             self._settings.max_request_size,
         )
         if len(body) > SMALL:

@@ -21,7 +21,7 @@ from demo.markup import percent
 from serving.supervisor import ROOT, TILE, TorchServe
 from tests.conftest import Pixels
 from tests.demo.conftest import Visit, choose, open_tab
-from tests.handler.api.test_image import Encode
+from tests.support.images import Encode
 from training.data import PathMNIST
 
 Ask = Callable[..., dict[str, Any]]

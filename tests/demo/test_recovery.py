@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from serving.supervisor import TILE, TorchServe
 from tests.conftest import Pixels
 from tests.demo.conftest import Demo, Edge, Visit, choose, running_demo
-from tests.handler.api.test_image import Encode
+from tests.support.images import Encode
 
 
 @pytest.fixture

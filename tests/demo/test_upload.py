@@ -5,7 +5,7 @@ from demo.upload import FORMATS, MAX_BYTES, UploadError, check
 from handler.api.image import FORMATS as SERVER_FORMATS
 from serving.gateway.settings import ROOT, read_properties
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
+from tests.support.images import Encode
 from tests.support.tiff_files import Layout, write_tiff
 
 

@@ -12,9 +12,9 @@ from handler.explain.batching import MAX_BATCH
 from handler.explain.registry import METHODS
 from handler.model.checkpoint import Model
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
 from tests.support.answers import answer, raw_map
 from tests.support.explaining import maps, network_inputs
+from tests.support.images import Encode
 from training.checkpoint import SHIPPED
 
 

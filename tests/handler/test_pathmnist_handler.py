@@ -8,7 +8,7 @@ import pytest
 
 from handler.pathmnist_handler import LOG_HEADER, PathMNISTHandler
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
+from tests.support.images import Encode
 from training.checkpoint import SHIPPED
 
 

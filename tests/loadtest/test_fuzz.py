@@ -38,9 +38,9 @@ def test_what_is_no_error_in_the_common_form_is_noticed(server: TorchServe) -> N
     image = TILE.read_bytes()
     assert send(server.url, Mutation("good", head + b"%d\r\n\r\n" % len(image) + image)).status == 200
     assert send(server.url, Mutation("bad", head + b"1\r\n\r\nx")).status == 415
-    # TorchServe itself gives no id and has errors of its own form.
+    # TorchServe itself has errors of another form.
     outcome = send(server.inference_url, Mutation("bad", head.replace(b"pathmnist", b"unknown") + b"1\r\n\r\nx"))
-    assert (outcome.status, outcome.failure) == (404, "an error without an id")
+    assert (outcome.status, outcome.failure) == (404, "an error of another form")
 
 
 def test_a_server_that_does_not_answer_is_noticed() -> None:

@@ -22,9 +22,9 @@ from handler.model.checkpoint import Model
 from handler.model.preprocess import preprocess
 from serving.supervisor import TILE, TorchServe
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode, png_header
 from tests.support.answers import raw_map
 from tests.support.explaining import network_inputs
+from tests.support.images import Encode, png_header
 from tests.support.metrics import counted
 from training.data import PathMNIST
 

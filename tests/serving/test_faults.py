@@ -26,9 +26,8 @@ from hypothesis import strategies as st
 from handler.api.options import OPTIONS
 from serving.supervisor import TorchServe
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
-from tests.handler.api.test_request_fuzz import damaged
 from tests.serving.conftest import BATCH, QUEUE, READ_TIMEOUT, RESPONSE_TIMEOUT
+from tests.support.images import Encode, damaged
 
 # More gradients than a worker computes within its patience, on any machine of these tests.
 ENDLESS: dict[str, Any] = {

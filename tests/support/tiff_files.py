@@ -136,3 +136,18 @@ def pack(samples: Samples, bits: int, order: str = "<") -> bytes:
         return rows.astype(f"{order}u{bits // 8}").tobytes()
     digits = rows[..., None] >> np.arange(bits - 1, -1, -1) & 1
     return np.packbits(digits.reshape(len(rows), -1).astype(np.uint8), axis=1).tobytes()
+
+
+def page_tags(
+    width: int, height: int, bits: Sequence[int] = (8,), photometric: int = 1, compression: int = 1
+) -> dict[int, Sequence[int] | bytes]:
+    """The tags of a page in one strip."""
+    return {
+        256: [width],
+        257: [height],
+        258: bits,
+        259: [compression],
+        262: [photometric],
+        277: [len(bits)],
+        278: [height],
+    }

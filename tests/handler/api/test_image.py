@@ -1,7 +1,3 @@
-import struct
-import zlib
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,9 +6,9 @@ from PIL import Image
 from handler.api.errors import RequestError
 from handler.api.image import ImageLimits, decode_image
 from tests.conftest import Pixels
+from tests.support.images import Encode, png_header
 
 LIMITS = ImageLimits()
-Encode = Callable[..., bytes]
 
 
 def pixels_of(data: bytes, limits: ImageLimits = LIMITS) -> NDArray[np.uint8]:
@@ -123,18 +119,6 @@ def test_a_file_cut_in_its_pixels_is_truncated(file_format: str, encode: Encode)
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
     assert code_of(png_header(50_000, 50_000)) == "image_too_large"
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds almost nothing."""
-
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    )
 
 
 def test_the_pixel_limit_is_inclusive(encode: Encode) -> None:

@@ -13,10 +13,9 @@ import pytest
 from handler.api.errors import RequestError
 from handler.api.image import ImageLimits, decode_image
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
-from tests.handler.api.test_image_tiff import page_tags
+from tests.support.images import Encode
 from tests.support.png_files import SIGNATURE, chunk, write_png
-from tests.support.tiff_files import Layout, write_pages, write_tiff
+from tests.support.tiff_files import Layout, page_tags, write_pages, write_tiff
 
 LIMITS = ImageLimits()
 SCAN = b"\xff\xda"

@@ -12,7 +12,6 @@ from PIL import ImageCms
 from handler.api.image import ImageLimits, decode_image
 from handler.api.service import Service
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
 from tests.support.answers import answer
 from tests.support.icc_files import (
     ADOBE,
@@ -28,6 +27,7 @@ from tests.support.icc_files import (
     table,
     tables_profile,
 )
+from tests.support.images import Encode
 from tests.support.png_files import chunk, write_png
 from tests.support.tiff_files import Layout, Samples, write_tiff
 

@@ -10,7 +10,7 @@ from PIL import Image
 from handler.api.errors import RequestError
 from handler.api.image import ImageLimits, decode_image
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
+from tests.support.images import Encode
 
 LIMITS = ImageLimits()
 SCAN, END = b"\xff\xda", b"\xff\xd9"

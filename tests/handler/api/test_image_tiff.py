@@ -13,8 +13,8 @@ from PIL import Image
 
 from handler.api.errors import RequestError
 from handler.api.image import ImageLimits, decode_image
-from tests.handler.api.test_image import Encode
-from tests.support.tiff_files import CODECS, Layout, Samples, pack, write_pages, write_tiff
+from tests.support.images import Encode
+from tests.support.tiff_files import CODECS, Layout, Samples, pack, page_tags, write_pages, write_tiff
 
 LIMITS = ImageLimits()
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}
@@ -169,20 +169,6 @@ def test_fax_compressions_are_read(compression: str, encode: Encode) -> None:
     white[4:20, 10:30] = False
     data = encode(Image.fromarray(white), "TIFF", compression=compression)
     assert np.array_equal(decode(data)[..., 0], np.where(white, 255, 0))
-
-
-def page_tags(
-    width: int, height: int, bits: Sequence[int] = (8,), photometric: int = 1, compression: int = 1
-) -> dict[int, Sequence[int] | bytes]:
-    return {
-        256: [width],
-        257: [height],
-        258: bits,
-        259: [compression],
-        262: [photometric],
-        277: [len(bits)],
-        278: [height],
-    }
 
 
 def ycbcr_cells(rgb: Samples, horizontal: int, vertical: int) -> bytes:

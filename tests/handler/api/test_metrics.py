@@ -3,7 +3,7 @@ from prometheus_client import REGISTRY
 from handler.api.request import RawRequest
 from handler.api.service import Service
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
+from tests.support.images import Encode
 
 
 class Counted:

@@ -13,7 +13,7 @@ from handler.api.render import Rendering
 from handler.api.request import RawRequest, TileRequest, decode_base64, parse_request
 from handler.explain.registry import METHODS
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
+from tests.support.images import Encode
 
 LIMITS = ImageLimits()
 

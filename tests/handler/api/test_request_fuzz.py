@@ -16,7 +16,7 @@ from handler.api.options import OPTIONS
 from handler.api.request import RawRequest, TileRequest, parse_request
 from handler.api.service import Service
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
+from tests.support.images import Encode, damaged
 
 LIMITS = ImageLimits(max_pixels=512 * 512)
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -44,25 +44,6 @@ plain_json = st.recursive(
 @pytest.fixture(scope="module")
 def png(tiles: Pixels, encode: Encode) -> bytes:
     return encode(tiles[0])
-
-
-def damaged(file: bytes, seed: int) -> bytes:
-    """An image file with flipped bytes, a missing tail, a hole, or foreign bytes."""
-    chance = np.random.default_rng(seed)
-    data = bytearray(file)
-    match seed % 4:
-        case 0:
-            for place in chance.integers(0, len(data), chance.integers(1, 20)):
-                data[place] ^= int(chance.integers(1, 256))
-        case 1:
-            del data[int(chance.integers(0, len(data))) :]
-        case 2:
-            start = int(chance.integers(0, len(data)))
-            del data[start : start + int(chance.integers(1, 64))]
-        case _:
-            start = int(chance.integers(0, len(data)))
-            data[start:start] = chance.bytes(int(chance.integers(1, 64)))
-    return bytes(data)
 
 
 def outcome(fields: dict[str, Any], explain: bool = False) -> TileRequest | str:

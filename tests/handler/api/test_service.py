@@ -23,9 +23,9 @@ from handler.explain.types import Activations, Attribution, EvaluationRequest, M
 from handler.model.checkpoint import Model
 from handler.model.engine import Engine, Forward, Image
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
 from tests.support.answers import answer, raw_map
 from tests.support.explaining import classifier_of
+from tests.support.images import Encode
 from training.data import PathMNIST
 
 

@@ -15,9 +15,9 @@ from handler.classes import CODES, DISCLAIMER, TISSUES
 from handler.model.calibration import CONFIDENCE, Confidence, ConfidenceError, load_confidence, save_confidence
 from handler.model.checkpoint import Model
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
 from tests.support.answers import answer
 from tests.support.explaining import classifier_of
+from tests.support.images import Encode
 
 
 def some(**changes: Any) -> Confidence:

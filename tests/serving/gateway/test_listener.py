@@ -56,6 +56,18 @@ REFUSED = {
     ),
     "an expectation that nobody meets": (POST + HOST + b"Expect: miracles\r\n" + ONE + b"\r\nx", 417),
     "a false gzip body": (POST + HOST + b"Content-Encoding: gzip\r\n" + ONE + b"\r\nx", 400),
+    "a body that is compressed twice": (
+        POST + HOST + b"Content-Encoding: gzip\r\nContent-Encoding: gzip\r\n" + ONE + b"\r\nx",
+        415,
+    ),
+    "two kinds of form": (
+        POST
+        + HOST
+        + b"Content-Type: multipart/form-data; boundary=x\r\nContent-Type: multipart/form-data; boundary=y\r\n"
+        + ONE
+        + b"\r\nx",
+        400,
+    ),
     "a zstd body": (POST + HOST + b"Content-Encoding: zstd\r\n" + ONE + b"\r\nx", 415),
     "a brotli body": (POST + HOST + b"Content-Encoding: br\r\n" + ONE + b"\r\nx", 415),
     "the server itself": (b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", 404),
