@@ -33,11 +33,14 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def spread(self, count: int) -> NDArray[np.uint8]:
-        """The images of up to `count` tiles, evenly spaced over the split."""
+    def sample(self, count: int) -> "Split":
+        """Up to `count` tiles, evenly spaced over the split."""
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
-        images: NDArray[np.uint8] = self.images[chosen]
-        return images
+        return Split(self.images[chosen], self.labels[chosen])
+
+    def spread(self, count: int) -> NDArray[np.uint8]:
+        """The images of `sample`."""
+        return self.sample(count).images
 
 
 @dataclass(frozen=True)
