@@ -111,8 +111,8 @@ def canonical_tile(image: Tensor, spec: Preprocessing) -> Tensor:
     """Reduce or enlarge an RGB image, or a batch of one size, to the canonical tile.
 
     `image` is uint8 `[..., H, W, 3]`. The result is float32 `[..., 3, S, S]` in [0, 1] with S the canonical size,
-    within one grey level of Pillow's `resize((S, S), BILINEAR)`. An image that is not square is squeezed, so that the whole
-    of it is seen.
+    within one grey level of Pillow's `resize((S, S), BILINEAR)`. An image that is not square is squeezed, so that the
+    whole of it is seen.
     """
     height, width, _ = image.shape[-3:]
     size = spec.canonical_size
