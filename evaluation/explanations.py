@@ -1,12 +1,13 @@
-"""How far the explanations can be trusted: `python -m evaluation.explanations --data FILE.npz --output FOLDER`.
+"""How reliable the explanations are: `python -m evaluation.explanations --data FILE.npz --output FOLDER`.
 
-Every method of the server, with its default parameters, a random map and an edge detector are measured on the same test
+Measures every method of the server with its default parameters, a random map and an edge detector on the same test
 tiles: deletion and insertion, sensitivity to invisible changes, and dependence on the weights. Means come with 95 %
 bootstrap intervals. Writes explanations.json, explanations.md and explanations.svg.
 """
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import bootstrap
 from torch import Tensor
-from torchvision.models import ResNet
 from tqdm import tqdm
 
 from evaluation.faithfulness import (
@@ -32,54 +32,43 @@ from evaluation.faithfulness import (
 from evaluation.plots import save_figure
 from evaluation.quadrature import choose
 from handler.api.render import strength_of
+from handler.classifier import Classifier
 from handler.explain.baselines import baseline_input
-from handler.explain.batching import Task, run
-from handler.explain.evaluator import Evaluator
 from handler.explain.registry import METHODS
-from handler.explain.types import Attribution, Question
 from handler.model.checkpoint import WEIGHTS, Model, load_model
-from handler.model.network import classify, feature_map, for_inference, load_network
+from handler.model.engine import Engine
+from handler.model.network import for_inference, load_network
 from handler.model.preprocess import preprocess
 from training.checkpoint import SHIPPED, write_json
 from training.data import Split, add_data_argument, load
 
-# One map goes by three names; the evaluation needs it once.
+# Three methods give the same map; one of them is enough.
 EVALUATED = [name for name in METHODS if name not in ("hirescam", "xgradcam")]
 CONTROLS = ("random map", "edge detector")
-# Every map is judged by the same 49 squares of the tile: taking away scattered pixels would make a new texture, on
-# which the network fails whatever the map.
+# Every map is judged by the same 49 squares of the tile. Removing scattered pixels would make a new texture, on which
+# the network fails for every map.
 GRID, STEPS = 7, 14
-# Noise that no eye sees: under one grey level of a tile in the network's units.
+# Invisible noise: less than one grey level of a tile, in the network's units.
 RADIUS, PERTURBATIONS = 0.015, 3
 RESAMPLES = 2000
-# Under random weights the adaptive rule would go on to its cap, to no purpose: ranks need no exact map.
+# Under random weights the adaptive rule would use all its evaluations. Ranks do not need an exact map.
 ROUGH: dict[str, dict[str, Any]] = {"integrated_gradients": {"max_evaluations": 16}}
 # Measure, and whether more of it is better.
 MEASURES = {"deletion": False, "insertion": True, "sensitivity": False, "randomisation": False}
 
 
 class Subject:
-    """A tile under a network, the class it was given, and what each method makes of it."""
+    """A tile, a network's classifier, and the class whose maps are measured: by default the predicted one."""
 
-    def __init__(self, network: ResNet, model: Model, image: NDArray[np.uint8], target: int | None = None) -> None:
-        self._network = network
-        self._model = model
-        self._evaluator = Evaluator(network)
+    def __init__(self, classifier: Classifier, image: NDArray[np.uint8], target: int | None = None) -> None:
+        self._classifier = classifier
         self.image = image
-        self.inputs = preprocess([torch.from_numpy(image)], model.preprocessing)
-        question = self.question(self.inputs, torch.zeros(9))
-        self.target = int(question.logits.argmax()) if target is None else target
-
-    def question(self, inputs: Tensor, coefficients: Tensor) -> Question:
-        with torch.no_grad():
-            features = feature_map(self._network, inputs)
-            logits = classify(self._network, features)
-        preprocessing = self._model.preprocessing
-        return Question(self._network, preprocessing, inputs, features, logits, coefficients[None])
+        self.inputs = preprocess([torch.from_numpy(image)], classifier.model.preprocessing)
+        self.target = classifier.predict([image])[0].tissue.class_id if target is None else target
 
     def probability(self, inputs: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self._network(inputs).softmax(dim=1)[:, self.target]
+        """Of the target, for inputs of the network."""
+        return self._classifier.engine.run(inputs).logits.softmax(dim=1)[:, self.target]
 
     def strength(self, name: str, inputs: Tensor | None = None, **parameters: Any) -> Tensor:
         """The map as the server draws it before stretching, `[h, w]`, of the tile or of other inputs."""
@@ -87,24 +76,19 @@ class Subject:
             return torch.from_numpy(np.random.default_rng(self.image.sum()).random((GRID, GRID))).float()
         if name == "edge detector":
             return edge_map(self.image if inputs is None else inputs[0].permute(1, 2, 0).numpy())
-        method = METHODS[name]
-        question = self.question(self.inputs if inputs is None else inputs, torch.eye(9)[self.target])
-        if method.closed_form is not None:
-            (found,) = method.closed_form(question)
-        else:
-            assert method.plan is not None
-            values = {key: spec.default for key, spec in method.parameters.items()} | parameters
-            (outcome,) = run([Task(method.plan(question, values))], self._evaluator)
-            assert isinstance(outcome, Attribution)
-            found = outcome
-        return torch.from_numpy(strength_of(found.values.detach().numpy(), method.display))
+        inputs = self.inputs if inputs is None else inputs
+        (explanation,) = self._classifier.explain_inputs(inputs, name, self.target, **parameters)
+        return torch.from_numpy(strength_of(explanation.attribution, METHODS[name].display))
+
+    def blurred(self) -> Tensor:
+        """The tile without its structure, `[3, I, I]`."""
+        return baseline_input("blur", self.inputs, self._classifier.model.preprocessing)[0]
 
 
 def deletion_and_insertion(subject: Subject, strength: Tensor) -> dict[str, float]:
     """Areas under both curves. Deletion ends in the mean colour, insertion starts from the blurred tile."""
     order = cell_order(strength, GRID)
-    question = subject.question(subject.inputs, torch.eye(9)[subject.target])
-    blurred, tile = baseline_input(question, "blur")[0], subject.inputs[0]
+    blurred, tile = subject.blurred(), subject.inputs[0]
     grey = torch.zeros_like(tile)
     return {
         "deletion": area_under(replacement_curve(tile, grey, order, GRID, STEPS, subject.probability)),
@@ -116,31 +100,35 @@ def sensitivity(subject: Subject, name: str) -> float:
     """The largest relative change of the map under invisible noise (Yeh et al., arXiv 1901.09392), by Captum."""
 
     def explain(inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
-        # Captum calls this where gradients are off.
+        # Captum calls this with gradients switched off.
         with torch.enable_grad():
             return (torch.stack([subject.strength(name, row[None]) for row in inputs[0]]),)
 
     torch.manual_seed(0)
-    found = sensitivity_max(
+    change = sensitivity_max(
         explain, (subject.inputs,), perturb_radius=RADIUS, n_perturb_samples=PERTURBATIONS, max_examples_per_batch=1
     )
-    return float(found)
+    return float(change)
 
 
-def randomised_networks(weights: Path) -> list[ResNet]:
-    """The network with weights drawn anew from the top, one stage more each."""
-    networks = []
+def randomised_classifiers(model: Model, weights: Path) -> list[Classifier]:
+    """The model with random weights from the last layer down, by one stage more each."""
+    classifiers = []
     for stage in range(len(STAGES)):
         network = load_network(weights)
         randomise_from_the_top(network, stage, seed=0)
-        networks.append(for_inference(network))
-    return networks
+        classifiers.append(classifier_of(replace(model, network=for_inference(network))))
+    return classifiers
 
 
-def randomisation(model: Model, networks: list[ResNet], subject: Subject, name: str) -> list[float]:
-    """Rank correlation of the map with those of the randomised networks."""
+def classifier_of(model: Model) -> Classifier:
+    return Classifier(Engine(model, torch.device("cpu")))
+
+
+def randomisation(classifiers: list[Classifier], subject: Subject, name: str) -> list[float]:
+    """Rank correlation of the map with those of randomised models."""
     original = subject.strength(name)
-    changed = [Subject(network, model, subject.image, subject.target) for network in networks]
+    changed = [Subject(classifier, subject.image, subject.target) for classifier in classifiers]
     return [rank_correlation(original, other.strength(name, **ROUGH.get(name, {}))) for other in changed]
 
 
@@ -149,15 +137,15 @@ def evaluate(model: Model, weights: Path, split: Split, tiles: int, randomised_t
     names = (*EVALUATED, *CONTROLS)
     values: dict[str, dict[str, list[Any]]] = {name: {measure: [] for measure in MEASURES} for name in names}
     indices = choose(tiles, len(split))
-    networks = randomised_networks(weights)
+    classifier, randomised = classifier_of(model), randomised_classifiers(model, weights)
     for position, index in enumerate(tqdm(indices)):
-        subject = Subject(model.network, model, split.images[index])
+        subject = Subject(classifier, split.images[index])
         for name in names:
             for measure, value in deletion_and_insertion(subject, subject.strength(name)).items():
                 values[name][measure].append(value)
             if position < randomised_tiles:
                 values[name]["sensitivity"].append(sensitivity(subject, name))
-                values[name]["randomisation"].append(randomisation(model, networks, subject, name))
+                values[name]["randomisation"].append(randomisation(randomised, subject, name))
     return {"model": model.digest, "indices": indices, "values": values}
 
 
@@ -168,12 +156,12 @@ def summarise(result: dict[str, Any]) -> dict[str, Any]:
     for name, measures in values.items():
         methods[name] = {}
         for measure, more_is_better in MEASURES.items():
-            found = per_tile(measures[measure])
-            entry = {"mean": float(found.mean()), "interval": interval(found)}
+            tiles = per_tile(measures[measure])
+            entry = {"mean": float(tiles.mean()), "interval": interval(tiles)}
             if measure in ("deletion", "insertion") and name not in CONTROLS:
                 gains = {}
                 for control in CONTROLS:
-                    difference = found - per_tile(values[control][measure])
+                    difference = tiles - per_tile(values[control][measure])
                     low, high = interval(difference if more_is_better else -difference)
                     gains[control] = {"interval": [low, high], "better": low > 0}
                 entry["against"] = gains
@@ -185,7 +173,7 @@ def summarise(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def per_tile(values: list[Any]) -> NDArray[np.float64]:
-    """One number per tile; of the stages of randomisation, the mean magnitude of the correlation."""
+    """One number per tile; for randomisation, the mean magnitude of the correlation over its stages."""
     array = np.array(values, dtype=np.float64)
     return np.abs(array).mean(axis=1) if array.ndim == 2 else array
 
@@ -194,8 +182,8 @@ def interval(values: NDArray[np.float64]) -> list[float]:
     """The 95 % percentile bootstrap interval of the mean."""
     if np.ptp(values) == 0:
         return [float(values[0])] * 2
-    found = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
-    return [float(found.confidence_interval.low), float(found.confidence_interval.high)]
+    result = bootstrap((values,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0))
+    return [float(result.confidence_interval.low), float(result.confidence_interval.high)]
 
 
 def markdown(summary: dict[str, Any]) -> str:

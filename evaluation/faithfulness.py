@@ -1,7 +1,7 @@
 """Measures of an explanation that need no human judge.
 
-None is a proof: deletion and insertion leave the data's distribution, a stable map can be stably wrong, and a map that
-changes with the weights need not follow them. So each is to be read beside what a random map and an edge detector get.
+None is a proof: deletion and insertion leave the data's distribution, a stable map can be wrong all the time, and a
+map that changes with the weights need not follow them. So each is compared with a random map and an edge detector.
 """
 
 from collections.abc import Callable
@@ -56,13 +56,13 @@ def area_under(curve: NDArray[np.float64]) -> float:
 
 
 def edge_map(image: NDArray[Any]) -> Tensor:
-    """Sobel's gradient magnitude of the mean colour, `[H, W]`: what an explanation is worth that ignores the model."""
+    """Sobel's gradient magnitude of the mean colour, `[H, W]`: an explanation that ignores the model."""
     grey = image.mean(axis=2)
     return torch.from_numpy(np.hypot(sobel(grey, axis=0), sobel(grey, axis=1))).float()
 
 
 def rank_correlation(one: Tensor, other: Tensor) -> float:
-    """Spearman's correlation of two maps; 0 where one of them is constant, which says nothing of the other."""
+    """Spearman's correlation of two maps; 0 if one of them is constant, for which it is not defined."""
     first, second = one.flatten().numpy(), other.flatten().numpy()
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
@@ -70,7 +70,7 @@ def rank_correlation(one: Tensor, other: Tensor) -> float:
 
 
 def randomise_from_the_top(network: ResNet, stage: int, seed: int) -> None:
-    """Draw the weights of the first `stage` + 1 of `STAGES` anew, in place (Adebayo et al., arXiv 1810.03292)."""
+    """Give the first `stage` + 1 of `STAGES` random weights, in place (Adebayo et al., arXiv 1810.03292)."""
     torch.manual_seed(seed)
     for name in STAGES[: stage + 1]:
         for module in network.get_submodule(name).modules():

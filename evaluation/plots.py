@@ -1,4 +1,4 @@
-"""Figures of the reports."""
+"""Figures for the reports."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,25 +11,22 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from evaluation.gallery import decode_picture, explain
-from handler.api.image import ImageLimits
-from handler.api.service import Service
+from evaluation.gallery import draw_overlay
 from handler.classes import CODES
+from handler.classifier import Classifier
 from handler.model.checkpoint import Model
 from handler.model.engine import Engine
 from training.data import Split
-
-# The same figures have the same bytes.
-mpl.rcParams["svg.hashsalt"] = "report"
 
 CELL = 112
 CAPTION = 18
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write an SVG without a date."""
+    """Write an SVG. The same figure always gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    with mpl.rc_context({"svg.hashsalt": "report"}):
+        figure.savefig(path, metadata={"Date": None})
     figure.clear()
 
 
@@ -65,8 +62,8 @@ def plot_classes(counts: dict[str, dict[str, int]], path: Path) -> None:
 
 
 def worst_sheet(model: Model, split: Split, worst: Sequence[dict[str, Any]], columns: int = 8) -> Image.Image:
-    """Each tile above its Grad-CAM overlay for the class predicted, captioned `true > predicted probability`."""
-    service = Service(Engine(model, torch.device("cpu")), ImageLimits())
+    """Each tile above its Grad-CAM overlay for the predicted class, captioned `true > predicted probability`."""
+    classifier = Classifier(Engine(model, torch.device("cpu")))
     rows = max(1, -(-len(worst) // columns))
     sheet = Image.new("RGB", (columns * CELL, rows * (CAPTION + 2 * CELL)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
@@ -75,8 +72,7 @@ def worst_sheet(model: Model, split: Split, worst: Sequence[dict[str, Any]], col
         text = f"{item['truth']} > {item['predicted']} {item['probability']:.2f}"
         pen.text((left + CELL // 2, top + CAPTION // 2), text, "black", font, anchor="mm")
         image = split.images[item["index"]]
-        answer = explain(service, image, ("gradcam",))
-        pictures = (Image.fromarray(image), decode_picture(answer["explanations"][0]["overlay"]))
+        pictures = (Image.fromarray(image), draw_overlay(classifier, image, "gradcam"))
         for row, picture in enumerate(pictures):
             shown = picture.resize((CELL - 2, CELL - 2), Image.Resampling.BICUBIC)
             sheet.paste(shown, (left, top + CAPTION + row * CELL))

@@ -1,8 +1,9 @@
-"""Does the explaining graph give Captum's maps? `python -m export.attribution --data FILE.npz` prints how nearly.
+"""How close the explaining ONNX graph comes to Captum's maps: `python -m export.attribution --data FILE.npz`.
 
 A map's error is the norm of its difference from the reference over the reference's norm. In float32, rounding decides
-which of near-equal maxima in the stem receives a slope, so maps of smooth tiles differ by far more than rounding;
-Captum's own float32 maps differ from float64 in the same way, and are the yardstick. Noise has no such places.
+which of near-equal maxima in the stem receives a gradient, so maps of smooth tiles differ by far more than rounding.
+Captum's own float32 maps differ from float64 in the same way, and are the yardstick. Images of noise have no near-equal
+maxima.
 """
 
 import argparse
@@ -37,8 +38,8 @@ Maps = dict[str, NDArray[np.float64]]
 def runtime_maps(session: onnxruntime.InferenceSession, tile: NDArray[np.uint8], target: int, n_steps: int) -> Maps:
     """The graph's maps `[3, I, I]` of one tile uint8 `[H, W, 3]`, from black."""
     feed = {"image": tile[None], "target": np.array([target]), "n_steps": np.array(n_steps), "baseline": BLACK}
-    found = session.run(list(MAPS), feed)
-    return {name: np.asarray(values[0], dtype=np.float64) for name, values in zip(MAPS, found, strict=True)}
+    outputs = session.run(list(MAPS), feed)
+    return {name: np.asarray(values[0], dtype=np.float64) for name, values in zip(MAPS, outputs, strict=True)}
 
 
 def captum_maps(network: ResNet, inputs: Tensor, start: Tensor, target: int, n_steps: int) -> Maps:
@@ -51,18 +52,20 @@ def captum_maps(network: ResNet, inputs: Tensor, start: Tensor, target: int, n_s
     return {name: values[0].detach().double().numpy() for name, values in zip(MAPS, (saliency, maps), strict=True)}
 
 
-def map_errors(found: Maps, reference: Maps) -> dict[str, float]:
+def map_errors(maps: Maps, reference: Maps) -> dict[str, float]:
     """The relative error of each map."""
     return {
-        name: float(np.linalg.norm(found[name] - values) / np.linalg.norm(values)) for name, values in reference.items()
+        name: float(np.linalg.norm(maps[name] - values) / np.linalg.norm(values)) for name, values in reference.items()
     }
 
 
 def compare(
     model: Model, path: Path, tiles: NDArray[np.uint8], n_steps: int, yardstick: bool = False
 ) -> list[dict[str, Any]]:
-    """Errors of the graph's maps under ONNX Runtime, for each tile uint8 `[S, S, 3]` and its predicted class, against
-    Captum in float32; with `yardstick` also those of both against Captum in float64."""
+    """Errors of the graph's maps under ONNX Runtime against Captum in float32, for each tile's predicted class.
+
+    `tiles` are uint8 `[N, S, S, 3]`. With `yardstick` also the errors of both against Captum in float64.
+    """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     double = deepcopy(model.network).double()
     rows = []
@@ -82,7 +85,7 @@ def compare(
 
 
 def require_maps(rows: list[dict[str, Any]]) -> None:
-    """Raise `ParityError` where any map of noise is not Captum's (NaN included)."""
+    """Raise `ParityError` if any map of noise differs from Captum's, or is NaN."""
     worst = max((error for row in rows for error in row["graph against Captum"].values()), key=lambda e: (e != e, e))
     if not worst <= MAX_MAP_ERROR:
         raise ParityError(f"the explaining graph and Captum differ by {worst:.2e} of a map (allowed {MAX_MAP_ERROR})")

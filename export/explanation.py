@@ -1,4 +1,4 @@
-"""The explaining graph: saliency and Integrated Gradients in plain operators, for any runtime."""
+"""The explaining ONNX graph: saliency and Integrated Gradients in plain operators, for any runtime."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ OUTPUTS = ("logits", "saliency", "integrated_gradients", "completeness_residual"
 
 
 class ExplanationGraph(nn.Module):
-    """What `handler.explain` answers for `saliency` and, with `n_steps`, for `integrated_gradients`."""
+    """The same maps as `handler.explain` for `saliency` and, with `n_steps`, for `integrated_gradients`."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -35,8 +35,8 @@ class ExplanationGraph(nn.Module):
     def forward(self, image: Tensor, target: Tensor, n_steps: Tensor, baseline: Tensor) -> tuple[Tensor, ...]:
         """Explain the logits `target` (int64 `[N]`) of `image` (uint8 `[N, H, W, 3]`, any size).
 
-        `n_steps` (int64, no axes) is the number of Gauss-Legendre points, 1 to 256; 0 leaves Integrated Gradients
-        out, which are then zero. `baseline` (float32 `[3]`) is the colour the path starts from, RGB in [0, 1].
+        `n_steps` (int64 scalar) is the number of Gauss-Legendre points, 1 to 256; with 0, Integrated Gradients are not
+        computed and zero. `baseline` (float32 `[3]`) is the colour at the start of the path, RGB in [0, 1].
 
         Returns `logits` `[N, 9]`; `saliency` `[N, 3, I, I]` in logits per unit of the network's input and
         `integrated_gradients` `[N, 3, I, I]` in logits, both signed; `completeness_residual` `[N]`, the gap between
@@ -53,7 +53,7 @@ class ExplanationGraph(nn.Module):
         return logits, saliency, maps, residual
 
     def _mean_gradient(self, start: Tensor, path: Tensor, target: Tensor, n_steps: Tensor) -> Tensor:
-        """One point of the path after another, so that memory does not grow with their number."""
+        """The points of the path one by one, so that memory does not grow with their number."""
         nodes = self.get_buffer("nodes").index_select(0, n_steps.reshape(1))[0]
         weights = self.get_buffer("weights").index_select(0, n_steps.reshape(1))[0]
 
@@ -62,8 +62,8 @@ class ExplanationGraph(nn.Module):
 
         def add(step: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
             inputs = start + nodes.index_select(0, step.reshape(1)) * path
-            _, slopes = logits_and_gradient(self.network, inputs, target)
-            return step + 1, total + weights.index_select(0, step.reshape(1)) * slopes
+            _, gradient = logits_and_gradient(self.network, inputs, target)
+            return step + 1, total + weights.index_select(0, step.reshape(1)) * gradient
 
         _, mean = while_loop(more, add, (torch.zeros((), dtype=torch.int64), torch.zeros_like(path)))
         return mean

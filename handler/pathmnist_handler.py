@@ -1,28 +1,27 @@
-"""TorchServe's entry point: bytes in, per-item responses out."""
+"""TorchServe's entry point: a batch of requests in, a response for each out."""
 
 import os
 import tempfile
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 
 from handler.api.image import ImageLimits
 from handler.api.request import RawRequest
 from handler.api.service import Service
+from handler.classifier import Classifier
 from handler.explain.cache import AttributionCache, open_cache
 from handler.model.engine import open_engine
 
-# For the log of the edge, which does not hand it on.
-FACTS_HEADER = "X-Facts"
+# An entry for the edge's log. The edge removes it from the response.
+LOG_HEADER = "X-Facts"
 
 
 class PathMNISTHandler:
-    """Hands TorchServe's batches to `Service` and each answer's own status back.
+    """Passes TorchServe's batches to `Service`, and each response with its own status back.
 
-    The verb is read for every item: TorchServe puts predictions and explanations into one batch.
+    The verb is read for each request, because TorchServe puts predictions and explanations into one batch.
     """
 
     def initialize(self, context: Any) -> None:
@@ -33,11 +32,11 @@ class PathMNISTHandler:
         device = torch.device("cpu" if gpu is None or not torch.cuda.is_available() else f"cuda:{gpu}")
         pool = settings.get("pools", {}).get(context.model_name, {})
         os.nice(pool.get("niceness", 0))
-        # Over gRPC no header says what is asked, so the name does.
+        # Over gRPC there is no header with the verb, so the model's name decides.
         self._explains = pool.get("explains", False)
         engine = open_engine(Path(properties["model_dir"]), device, {**settings, **pool}.get("engine", {}))
-        limits = ImageLimits(**settings.get("image_limits", {}))
-        self._service = Service(engine, limits, _open_cache(settings.get("cache", {})))
+        classifier = Classifier(engine, _open_cache(settings.get("cache", {})))
+        self._service = Service(classifier, ImageLimits(**settings.get("image_limits", {})))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch."""
@@ -48,14 +47,13 @@ class PathMNISTHandler:
         responses = self._service.respond(requests)
         for index, response in enumerate(responses):
             context.set_response_content_type(index, "application/json")
-            context.set_response_status(response.status, HTTPStatus(response.status).phrase, index)
-            facts = {"outcome": response.outcome, "batch_size": len(responses), **response.facts}
-            context.set_response_header(index, FACTS_HEADER, orjson.dumps(facts).decode())
+            context.set_response_status(response.status, response.status.phrase, index)
+            context.set_response_header(index, LOG_HEADER, response.log)
         return [response.body for response in responses]
 
 
 def _open_cache(settings: dict[str, Any]) -> AttributionCache | None:
-    """One folder for all workers of a server: TorchServe's temporary folder is theirs in common."""
+    """One folder for all workers of a server, by default in TorchServe's temporary folder, which they share."""
     if not settings:
         return None
     folder = Path(settings.get("folder") or Path(tempfile.gettempdir()) / "explanations")

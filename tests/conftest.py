@@ -12,6 +12,7 @@ from PIL import Image
 from export.__main__ import export
 from handler.api.image import ImageLimits
 from handler.api.service import Service
+from handler.classifier import Classifier
 from handler.model.checkpoint import Model, load_model
 from handler.model.engine import Engine
 from serving.ports import free_addresses
@@ -49,8 +50,13 @@ def model() -> Model:
 
 
 @pytest.fixture(scope="session")
-def service(model: Model) -> Service:
-    return Service(Engine(model, torch.device("cpu")), ImageLimits())
+def classifier(model: Model) -> Classifier:
+    return Classifier(Engine(model, torch.device("cpu")))
+
+
+@pytest.fixture(scope="session")
+def service(classifier: Classifier) -> Service:
+    return Service(classifier, ImageLimits())
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
-"""The model archive as a service, in a process of Ray's."""
+"""Opens the model archive in a process of Ray."""
 
 import logging
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -11,6 +12,7 @@ import yaml
 
 from handler.api.image import ImageLimits
 from handler.api.service import Service
+from handler.classifier import Classifier
 from handler.explain.cache import AttributionCache
 from handler.model.engine import open_engine
 
@@ -18,21 +20,28 @@ ARCHIVE = Path(__file__).parents[2] / "model_store" / "pathmnist.mar"
 
 
 def connect() -> None:
-    """Join the cluster that `RAY_ADDRESS` names, or start a Ray of this machine's own."""
-    # Named, or Ray would look for one that ran here before and wait for it.
+    """Join the cluster that `RAY_ADDRESS` names, or start one on this machine."""
+    # Without an address, Ray would look for an earlier cluster of this machine and wait for it.
     address = os.environ.get("RAY_ADDRESS", "local")
     ray.init(address, include_dashboard=False, logging_level=logging.WARNING)
 
 
-def open_service(archive: Path, folder: Path, pool: str = "pathmnist") -> Service:
-    """Unpack an archive into a folder and load it with its own settings for a pool, on the GPU that Ray gave, if any.
+def open_service(archive: Path, folder: Path, pool: str) -> Service:
+    """The service of an archive, unpacked into a folder (see `open_classifier`)."""
+    classifier, settings = open_classifier(archive, folder, pool)
+    return Service(classifier, ImageLimits(**settings["image_limits"]))
 
-    The cache of explanations lies in that folder too. Raises what `open_engine` raises.
+
+def open_classifier(archive: Path, folder: Path, pool: str = "pathmnist") -> tuple[Classifier, dict[str, Any]]:
+    """Unpack an archive into a folder and load it on the GPU that Ray assigned, if any; also returns its settings.
+
+    The engine is the one that the settings name for a pool. The cache of explanations is in the folder too. Raises what
+    `open_engine` raises.
     """
     with zipfile.ZipFile(archive) as file:
         file.extractall(folder)
-    settings = yaml.safe_load((folder / "model-config.yaml").read_text())["handler"]
+    settings: dict[str, Any] = yaml.safe_load((folder / "model-config.yaml").read_text())["handler"]
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
     cache = AttributionCache(folder / "explanations", settings["cache"]["bytes"])
     engine = open_engine(folder, device, {**settings, **settings["pools"].get(pool, {})}["engine"])
-    return Service(engine, ImageLimits(**settings["image_limits"]), cache)
+    return Classifier(engine, cache), settings

@@ -1,40 +1,52 @@
-"""`python -m deploy.ray.classify`: every image of a folder, or of an npz file of any size, into a table.
+"""Classify every image of a folder, or of an npz file of any size, into a table: `python -m deploy.ray.classify`.
 
-One row for each input: `input` (the path within the folder, or the array and index), `class`, `confidence`,
+Each input becomes a row: `input` (the path within the folder, or the array and index), `class`, `confidence`,
 `probabilities` by class, `ood_score`, `in_distribution`, `model_digest`, and `error`, which says why the rest is empty.
 """
 
 import argparse
+import logging
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, cast
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.dataset
 import ray
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from PIL import Image
 
-from deploy.ray.archive import ARCHIVE, connect, open_service
+from deploy.ray.archive import ARCHIVE, connect, open_classifier
 from deploy.ray.serve import MAX_REQUEST_SIZE
-from handler.api.request import RawRequest
-from handler.api.service import Response
+from handler.api.errors import RequestError
+from handler.api.image import ImageLimits, decode_image
 from handler.classes import CODES
+from handler.classifier import Prediction
+from handler.isolation import together_or_alone
+
+logger = logging.getLogger(__name__)
 
 BATCH = 32
-# Files that a worker is given at a time, and bytes of decoded npz: small enough that all workers have some.
+# Files that a worker gets at a time, and bytes of decoded npz: small enough to keep all workers busy.
 SHARE = 256
 BLOCK_BYTES = 4 * 1024 * 1024
 ROWS_PER_FILE = 10_000
-IMAGES = pa.schema([("input", pa.string()), ("data", pa.binary()), ("error", pa.string())])
+# An image is a file, or uint8 pixels of shape `[H, W, 3]` or `[H, W]`.
+IMAGES = pa.schema(
+    [
+        ("input", pa.string()),
+        ("file", pa.binary()),
+        ("pixels", pa.binary()),
+        ("shape", pa.list_(pa.int64())),
+        ("error", pa.string()),
+    ]
+)
 RESULTS = pa.schema(
     [
         ("input", pa.string()),
@@ -49,39 +61,74 @@ RESULTS = pa.schema(
 )
 
 
+@dataclass(eq=False)
+class Item:
+    """An image, uint8 RGB `[H, W, 3]`, or why there is none, and its prediction once there is one."""
+
+    name: str
+    image: NDArray[np.uint8] | None = None
+    error: str | None = None
+    prediction: Prediction | None = None
+
+    def fail(self, error: Exception) -> None:
+        logger.error("%s could not be classified", self.name, exc_info=error)
+        self.error = "internal_error: The image could not be classified."
+
+
 class Classify:
     """One worker with the model of an archive: images to results."""
 
     def __init__(self, archive: Path) -> None:
         self._folder = TemporaryDirectory()
-        self._service = open_service(archive, Path(self._folder.name))
+        self._classifier, settings = open_classifier(archive, Path(self._folder.name))
+        self._limits = ImageLimits(**settings["image_limits"])
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """`IMAGES` to `RESULTS`, row by row."""
-        rows = images.to_pylist()
-        readable = [row for row in rows if row["error"] is None]
-        requests = [RawRequest({"body": row["data"], "include": "confidence,ood"}) for row in readable]
-        responses = iter(self._service.respond(requests))
-        results = [
-            {"input": row["input"], "error": row["error"]} if row["error"] else _result(row["input"], next(responses))
-            for row in rows
-        ]
-        return pa.Table.from_pylist(results, schema=RESULTS)
+        items = [self._decode(row) for row in images.to_pylist()]
+        together_or_alone([item for item in items if item.image is not None], self._predict, Item.fail)
+        return pa.Table.from_pylist([self._result(item) for item in items], schema=RESULTS)
+
+    def _decode(self, row: dict[str, Any]) -> Item:
+        if row["error"]:
+            return Item(row["input"], error=row["error"])
+        try:
+            return Item(row["input"], read_image(row, self._limits))
+        except RequestError as error:
+            return Item(row["input"], error=f"{error.code}: {error.message}")
+
+    def _predict(self, items: Sequence[Item]) -> None:
+        predictions = self._classifier.predict([item.image for item in items if item.image is not None])
+        for item, prediction in zip(items, predictions, strict=True):
+            item.prediction = prediction
+
+    def _result(self, item: Item) -> dict[str, Any]:
+        prediction = item.prediction
+        if prediction is None:
+            return {"input": item.name, "error": item.error}
+        return {
+            "input": item.name,
+            "class": prediction.tissue.code,
+            "confidence": prediction.probability if prediction.calibrated else None,
+            "probabilities": dict(zip(CODES, prediction.probabilities.tolist(), strict=True)),
+            "ood_score": prediction.ood_score,
+            "in_distribution": prediction.in_distribution,
+            "model_digest": self._classifier.model.digest,
+        }
 
 
-def _result(name: str, response: Response) -> dict[str, Any]:
-    body = orjson.loads(response.body)
-    if response.status != 200:
-        return {"input": name, "error": "{code}: {message}".format(**body["error"])}
-    return {
-        "input": name,
-        "class": body["prediction"]["code"],
-        "confidence": body["confidence"],
-        "probabilities": body["probabilities"],
-        "ood_score": body["ood_score"],
-        "in_distribution": body["in_distribution"],
-        "model_digest": body["model"]["digest"],
-    }
+def read_image(row: dict[str, Any], limits: ImageLimits) -> NDArray[np.uint8]:
+    """The pixels of a row of `IMAGES`. Raises `RequestError` for what the server would refuse."""
+    if row["file"] is not None:
+        return decode_image(row["file"], limits)
+    height, width, *channels = row["shape"]
+    size = f"The image has {width}x{height} pixels"
+    if min(height, width) < limits.min_side:
+        raise RequestError("image_too_small", f"{size}; each side needs at least {limits.min_side}.", "pixels")
+    if height * width > limits.max_pixels:
+        raise RequestError("image_too_large", f"{size}; at most {limits.max_pixels} are accepted.", "pixels")
+    pixels = np.frombuffer(row["pixels"], np.uint8).reshape(height, width, -1)
+    return np.repeat(pixels, 1 if channels else 3, axis=2)
 
 
 def read_files(names: pa.Table, folder: Path) -> pa.Table:
@@ -93,14 +140,16 @@ def _read_file(folder: Path, name: str) -> dict[str, Any]:
     try:
         if (folder / name).stat().st_size > MAX_REQUEST_SIZE:
             return {"input": name, "error": f"request_too_large: The file has more than {MAX_REQUEST_SIZE} bytes."}
-        return {"input": name, "data": (folder / name).read_bytes()}
+        return {"input": name, "file": (folder / name).read_bytes()}
     except OSError as error:
         return {"input": name, "error": f"file_unreadable: {error.strerror}"}
 
 
 def read_npz(path: Path) -> Iterator[pa.Table]:
-    """Every stack of images in an npz file, a batch at a time, never the whole; raises `ValueError` for a file that
-    ends early. Arrays of other kinds, labels for instance, are left out; nothing is unpickled."""
+    """Every stack of images in an npz file, a batch at a time, so that memory does not grow with the file.
+
+    Skips other arrays, such as labels; unpickles nothing. Raises `ValueError` if the file ends early.
+    """
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             with archive.open(member) as stream:
@@ -118,19 +167,15 @@ def _stack(stream: BinaryIO, name: str) -> Iterator[pa.Table]:
         count = min(BATCH, shape[0] - start)
         data = stream.read(count * bytes_each)
         images = np.frombuffer(data, np.uint8).reshape(count, *shape[1:])
-        rows = [{"input": f"{name}[{start + index}]", "data": _file(image)} for index, image in enumerate(images)]
+        rows = [
+            {"input": f"{name}[{start + index}]", "pixels": image.tobytes(), "shape": image.shape}
+            for index, image in enumerate(images)
+        ]
         yield pa.Table.from_pylist(rows, schema=IMAGES)
 
 
-def _file(image: NDArray[np.uint8]) -> bytes:
-    """The pixels as an image file, since a request holds one."""
-    buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "BMP")
-    return buffer.getvalue()
-
-
 def images_of(source: Path) -> ray.data.Dataset:
-    """The rows of a folder or an npz file, read when they are asked for. Raises `ValueError` for anything else."""
+    """`IMAGES` of a folder or an npz file, read lazily. Raises `ValueError` for anything else."""
     if source.is_dir():
         names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if not path.is_dir())
         if not names:
@@ -145,8 +190,10 @@ def images_of(source: Path) -> ray.data.Dataset:
 
 
 def classify(images: ray.data.Dataset, archive: Path, workers: int, gpus: float = 0) -> ray.data.Dataset:
-    """A row of `RESULTS` for each row of `IMAGES`, by up to `workers` processes with a core and `gpus` each. What a
-    worker holds when it dies, Ray hands to another."""
+    """A row of `RESULTS` for each row of `IMAGES`, by up to `workers` processes with a core and `gpus` each.
+
+    If a worker dies, Ray gives its rows to another.
+    """
     return images.map_batches(
         Classify,
         fn_constructor_args=(archive,),
@@ -171,15 +218,15 @@ def write(results: ray.data.Dataset, output: Path, file_format: str) -> tuple[in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--input", type=Path, required=True, help="folder of image files, or npz file")
-    parser.add_argument("--output", type=Path, required=True, help="folder, empty or not there")
+    parser.add_argument("--output", type=Path, required=True, help="folder, empty or new")
     parser.add_argument("--format", choices=("parquet", "json"), default="parquet", help="json: one object a line")
-    parser.add_argument("--archive", type=Path, default=ARCHIVE, help="at the same path on every node, as is the input")
-    parser.add_argument("--workers", type=int, help="at most; default: one for each core of the cluster but one")
-    parser.add_argument("--gpus", type=float, default=0, help="of each worker; 0.25 puts four on one GPU")
+    parser.add_argument("--archive", type=Path, default=ARCHIVE, help="at the same path on every node, like the input")
+    parser.add_argument("--workers", type=int, help="at most; default: the cluster's cores minus one")
+    parser.add_argument("--gpus", type=float, default=0, help="for each worker; 0.25 puts four on one GPU")
     arguments = parser.parse_args()
     output = arguments.output.resolve()
     if output.is_dir() and any(output.iterdir()):
-        parser.error(f"{arguments.output} is not empty: results would stand there twice")
+        parser.error(f"{arguments.output} is not empty: choose another folder for the results")
     connect()
     ray.data.DataContext.get_current().target_max_block_size = BLOCK_BYTES
     workers = arguments.workers or max(1, int(ray.cluster_resources()["CPU"]) - 1)

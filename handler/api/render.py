@@ -1,6 +1,5 @@
-"""Attribution maps to pictures: smoothing, colour map, overlay, PNG, base64."""
+"""Attribution maps to pictures: smoothing, colour map, overlay, and their files."""
 
-import base64
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -22,7 +21,7 @@ FULL_NAMES = {"vik": "crameri:vik"}
 
 @dataclass(frozen=True)
 class Rendering:
-    """The choices of drawing. `colormap` None means inferno, or vik for signed maps.
+    """How to draw a map. `colormap` None means inferno, or vik for signed maps.
 
     `alpha` is the heat map's share of the overlay, `size` the pictures' longer side in pixels, `sigma` the width of a
     Gaussian filter in pixels of the network's input, applied before stretching.
@@ -36,49 +35,58 @@ class Rendering:
 
 @dataclass(frozen=True)
 class Picture:
-    """A heat map as PNG and its overlay as JPEG, in base64; `low` and `high` are the values at the colour map's ends.
+    """A heat map in the colours of a map, and the same over the image; `low` and `high` are the values at the ends of
+    the colour map."""
 
-    The heat map keeps every level. The overlay is for the eye, and as PNG would be most of an answer's bytes.
-    """
-
-    heatmap: str
-    overlay: str
+    heatmap: Image.Image
+    overlay: Image.Image
     low: float
     high: float
     colormap: str
 
 
-def strength_of(values: NDArray[np.float32], display: Display) -> NDArray[np.float32]:
+class Canvas:
+    """Draws maps over one image, uint8 `[H, W, 3]`. `input_size` is the side of the network's input."""
+
+    def __init__(self, image: NDArray[np.uint8], input_size: int) -> None:
+        self._image = Image.fromarray(image)
+        self._input_size = input_size
+        # By size: to resize a large image costs more than to draw a map.
+        self._backgrounds: dict[tuple[int, int], Image.Image] = {}
+
+    def draw(self, strength: NDArray[np.float32], display: Display, rendering: Rendering) -> Picture:
+        """Stretch a finite map `[h, w]` to the colour map's range and lay it over the image.
+
+        Signed maps are stretched symmetrically about zero, others from minimum to maximum; a constant map is drawn at
+        the colour map's start (signed: middle). Both pictures have the image's aspect.
+        """
+        smooth = _smooth(strength, rendering.sigma, self._input_size)
+        low, high = float(smooth.min()), float(smooth.max())
+        if display == "signed":
+            high = max(-low, high)
+            low = -high
+        constant = np.full_like(smooth, 0.5 if display == "signed" else 0)
+        stretched = (smooth - low) / (high - low) if high > low else constant
+        size = display_size(self._image.width, self._image.height, rendering.size)
+        levels = Image.fromarray(stretched.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+        colormap = rendering.colormap or ("vik" if display == "signed" else "inferno")
+        heatmap = Image.fromarray(np.rint(np.clip(np.asarray(levels), 0, 1) * 255).astype(np.uint8), "L")
+        heatmap.putpalette(_palette(colormap))
+        overlay = Image.blend(self._background(size), heatmap.convert("RGB"), rendering.alpha)
+        return Picture(heatmap, overlay, low, high, colormap)
+
+    def _background(self, size: tuple[int, int]) -> Image.Image:
+        if size not in self._backgrounds:
+            self._backgrounds[size] = self._image.resize(size, Image.Resampling.BILINEAR)
+        return self._backgrounds[size]
+
+
+def strength_of(values: NDArray[np.floating[Any]], display: Display) -> NDArray[np.float32]:
     """One number per pixel `[h, w]` of a signed map `[h, w]` or `[3, h, w]`."""
     if display == "magnitude":
         return np.abs(values).sum(axis=0) if values.ndim == 3 else np.abs(values)
     flat = values.sum(axis=0) if values.ndim == 3 else values
     return np.maximum(flat, 0) if display == "positive" else flat
-
-
-def draw(
-    strength: NDArray[np.float32], image: NDArray[np.uint8], display: Display, rendering: Rendering, input_size: int
-) -> Picture:
-    """Stretch a finite map `[h, w]` to the colour map's range and lay it over the image `[H, W, 3]`.
-
-    Signed maps are stretched symmetrically about zero, others from minimum to maximum; a constant map is drawn at the
-    colour map's start (signed: middle). Both pictures have the image's aspect.
-    """
-    smooth = _smooth(strength, rendering.sigma, input_size)
-    low, high = float(smooth.min()), float(smooth.max())
-    if display == "signed":
-        high = max(-low, high)
-        low = -high
-    flat = np.full_like(smooth, 0.5 if display == "signed" else 0)
-    stretched = (smooth - low) / (high - low) if high > low else flat
-    size = display_size(image.shape[1], image.shape[0], rendering.size)
-    levels = Image.fromarray(stretched.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    colormap = rendering.colormap or ("vik" if display == "signed" else "inferno")
-    heatmap = Image.fromarray(np.rint(np.clip(np.asarray(levels), 0, 1) * 255).astype(np.uint8), "L")
-    heatmap.putpalette(_palette(colormap))
-    background = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
-    overlay = Image.blend(background, heatmap.convert("RGB"), rendering.alpha)
-    return Picture(_png(heatmap), _jpeg(overlay), low, high, colormap)
 
 
 def display_size(width: int, height: int, longest: int) -> tuple[int, int]:
@@ -87,16 +95,14 @@ def display_size(width: int, height: int, longest: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def describe(picture: Picture, display: Display, rendering: Rendering) -> dict[str, Any]:
-    """The `rendering` block of an explanation: what was done to the map for the eye."""
-    return {
-        "shows": display,
-        "stretch": "symmetric" if display == "signed" else "min-max",
-        "range": [picture.low, picture.high],
-        "colormap": picture.colormap,
-        "alpha": rendering.alpha,
-        "sigma": rendering.sigma,
-    }
+def png(image: Image.Image) -> bytes:
+    """The file of a heat map, which keeps every level."""
+    return _encode(image, "PNG", compress_level=1)
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """The file of an overlay. As PNG it would be most of an answer's bytes."""
+    return _encode(image, "JPEG", quality=OVERLAY_QUALITY)
 
 
 def _smooth(strength: NDArray[np.float32], sigma: float, input_size: int) -> NDArray[np.float32]:
@@ -111,15 +117,7 @@ def _palette(name: str) -> bytes:
     return np.rint(Colormap(FULL_NAMES.get(name, name)).lut(256)[:, :3] * 255).astype(np.uint8).tobytes()
 
 
-def _png(image: Image.Image) -> str:
-    return _encode(image, "PNG", compress_level=1)
-
-
-def _jpeg(image: Image.Image) -> str:
-    return _encode(image, "JPEG", quality=OVERLAY_QUALITY)
-
-
-def _encode(image: Image.Image, file_format: str, **options: int) -> str:
+def _encode(image: Image.Image, file_format: str, **options: int) -> bytes:
     buffer = BytesIO()
     image.save(buffer, file_format, **options)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()

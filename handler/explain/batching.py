@@ -1,118 +1,110 @@
-"""Running the plans of many requests together, in few large batches of the network."""
+"""Runs the plans of many requests together, in few large batches of the network."""
 
-import logging
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
 from handler.explain.evaluator import Evaluator
-from handler.explain.types import Attribution, BudgetExceededError, Evaluation, Plan, Points
+from handler.explain.types import Attribution, BudgetExceededError, Evaluation, EvaluationRequest, Plan
+from handler.isolation import together_or_alone
 
-# Points that go through the network at once. At 224 pixels one takes about 30 MB in a backward pass, so this bounds
-# memory near 1 GB whatever the requests; larger batches are no faster on a CPU.
+# Inputs in one pass of the network. At 224 pixels an input takes about 30 MB in a backward pass, so this bounds memory
+# near 1 GB whatever the requests; larger batches are no faster on a CPU.
 MAX_BATCH = 32
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Task:
-    """A plan and the time, by `time.monotonic`, at which its answer is due; None for no limit."""
-
-    plan: Plan
-    deadline: float | None = None
-
-
-# What became of a task; the error is `BudgetExceededError` where time ran out with nothing to show.
+# The error is `BudgetExceededError` if time ran out before there was any map.
 Outcome = Attribution | Exception
 
 
-class _Run:
-    """The state of one call of `run`: points wanted, by task, and outcomes."""
+@dataclass(eq=False)
+class Task:
+    """A plan and the time (`time.monotonic`) at which its map is due; `run` fills in the outcome."""
 
-    def __init__(self, tasks: Sequence[Task], evaluator: Evaluator) -> None:
-        self.tasks = tasks
-        self.evaluator = evaluator
-        self.wanted: dict[int, Points] = {}
-        self.outcomes: dict[int, Outcome] = {}
-        for index in range(len(tasks)):
-            self.advance(index, None)
+    plan: Plan
+    deadline: float = math.inf
+    outcome: Outcome | None = None
+    # What a running plan waits for.
+    request: EvaluationRequest = field(init=False)
 
-    def advance(self, index: int, message: Evaluation | BudgetExceededError | None) -> None:
-        """Hand a plan what it waits for, and note what it wants next or what it found."""
-        plan = self.tasks[index].plan
-        self.wanted.pop(index, None)
+    def advance(self, reply: Evaluation | BudgetExceededError | None = None) -> None:
+        """Start the plan, or give it what it waits for; note its next request or its outcome."""
         try:
-            if isinstance(message, BudgetExceededError):
-                self.wanted[index] = plan.throw(message)
+            if isinstance(reply, Exception):
+                self.request = self.plan.throw(reply)
             else:
-                self.wanted[index] = next(plan) if message is None else plan.send(message)
+                self.request = next(self.plan) if reply is None else self.plan.send(reply)
         except StopIteration as end:
-            self.outcomes[index] = end.value
-        except BudgetExceededError as error:
-            self.outcomes[index] = error
+            self.outcome = end.value
         except Exception as error:
-            logger.exception("an explanation failed")
-            self.outcomes[index] = error
+            self.outcome = error
 
-    def next_batch(self) -> list[int]:
-        """The oldest wanted points and all others of their kind that fit beside them."""
-        members: list[int] = []
-        rows = 0
-        kind = next(iter(self.wanted.values())).kind
-        for index, points in self.wanted.items():
-            if points.kind == kind and (not members or rows + len(points.inputs) <= MAX_BATCH):
-                members.append(index)
-                rows += len(points.inputs)
-        return members
-
-    def late(self, members: list[int]) -> list[int]:
-        """Those of a batch whose time will be over before it is done."""
-        rows = sum(len(self.wanted[index].inputs) for index in members)
-        done = time.monotonic() + self.evaluator.expected_seconds(self.wanted[members[0]].kind, rows)
-        due = {index: self.tasks[index].deadline for index in members}
-        return [index for index, deadline in due.items() if deadline is not None and deadline < done]
-
-    def evaluate(self, members: list[int]) -> None:
-        wanted = [self.wanted[index] for index in members]
-        points = Points(
-            wanted[0].kind,
-            torch.cat([item.inputs for item in wanted]),
-            torch.cat([item.coefficients for item in wanted]),
-        )
-        sizes = [len(item.inputs) for item in wanted]
-        try:
-            evaluation = self.evaluator.evaluate(points)
-        except Exception as error:
-            logger.exception("the evaluation of %d points failed", sum(sizes))
-            for index in members:
-                self.wanted.pop(index)
-                self.outcomes[index] = error
-            return
-        parts = zip(members, evaluation.scores.split(sizes), evaluation.slopes.split(sizes), strict=True)
-        for index, scores, slopes in parts:
-            self.advance(index, Evaluation(scores, slopes))
+    def fail(self, error: Exception) -> None:
+        self.outcome = error
 
 
-def run(tasks: Sequence[Task], evaluator: Evaluator) -> list[Outcome]:
-    """Finish every task; a plan that fails, or runs out of time, concerns itself alone.
+def run(tasks: Sequence[Task], evaluator: Evaluator) -> None:
+    """Run every task to its outcome. A plan that fails or runs out of time does not affect the others.
 
-    Points of one kind from different plans share batches. A plan whose next points would come after its deadline, even
-    if evaluated at once and alone, receives `BudgetExceededError` instead, and may return what it has.
+    Requests of one kind share batches. If a plan's next evaluation would end after its deadline even when it starts at
+    once and alone, the plan receives `BudgetExceededError` instead, and may return what it has.
     """
-    state = _Run(tasks, evaluator)
-    while state.wanted:
-        members = state.next_batch()
-        if hasty := state.late(members):
-            # Alone it may still be in time.
-            members = hasty[:1]
-        if state.late(members):
-            state.advance(members[0], BudgetExceededError())
-        else:
-            state.evaluate(members)
-    return [state.outcomes[index] for index in range(len(tasks))]
+    for task in tasks:
+        task.advance()
+    waiting = [task for task in tasks if task.outcome is None]
+    while waiting:
+        advanced = _advance_oldest(waiting, evaluator)
+        others = [task for task in waiting if task not in advanced]
+        waiting = others + [task for task in advanced if task.outcome is None]
+
+
+def _advance_oldest(waiting: list[Task], evaluator: Evaluator) -> list[Task]:
+    """Advance the task that has waited longest, or one that is urgent beside it; returns all that advanced."""
+    batch = _oldest_and_fitting(waiting)
+    late = _late(batch, evaluator)
+    if not late:
+        together_or_alone(batch, partial(_evaluate, evaluator), Task.fail)
+        return batch
+    # Alone it may be in time.
+    urgent = late[:1]
+    if _late(urgent, evaluator):
+        urgent[0].advance(BudgetExceededError())
+    else:
+        together_or_alone(urgent, partial(_evaluate, evaluator), Task.fail)
+    return urgent
+
+
+def _oldest_and_fitting(waiting: list[Task]) -> list[Task]:
+    """The first request and all others of its kind that fit into a batch with it."""
+    batch = waiting[:1]
+    size = len(batch[0].request.inputs)
+    for task in waiting[1:]:
+        more = len(task.request.inputs)
+        if task.request.kind == batch[0].request.kind and size + more <= MAX_BATCH:
+            batch.append(task)
+            size += more
+    return batch
+
+
+def _late(batch: list[Task], evaluator: Evaluator) -> list[Task]:
+    """The tasks of a batch whose deadline is before its expected end."""
+    size = sum(len(task.request.inputs) for task in batch)
+    end = time.monotonic() + evaluator.expected_seconds(batch[0].request.kind, size)
+    return [task for task in batch if task.deadline < end]
+
+
+def _evaluate(evaluator: Evaluator, batch: Sequence[Task]) -> None:
+    requests = [task.request for task in batch]
+    inputs = torch.cat([request.inputs for request in requests])
+    coefficients = torch.cat([request.coefficients for request in requests])
+    evaluation = evaluator.evaluate(EvaluationRequest(requests[0].kind, inputs, coefficients))
+    sizes = [len(request.inputs) for request in requests]
+    parts = zip(batch, evaluation.scores.split(sizes), evaluation.gradients.split(sizes), strict=True)
+    for task, scores, gradients in parts:
+        task.advance(Evaluation(scores, gradients))
 
 
 def chunks(count: int, size: int = MAX_BATCH) -> list[range]:

@@ -1,4 +1,4 @@
-"""Explanations already computed, on disk, shared by all workers of a host."""
+"""Maps that were computed before, on disk, shared by all workers of a host."""
 
 import hashlib
 import json
@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handler.explain.types import Attribution
+from handler.explain.types import Attribution, Parameters
 from handler.model.checkpoint import Model
 
 # Seconds to wait for another worker's write before answering without the cache.
-PATIENCE = 1.0
-# For each entry written to a full cache: more than one, to fall below the limit again.
+LOCK_TIMEOUT = 1.0
+# Entries to evict for each one written to a full cache: more than one, to fall below the limit again.
 EVICTED_AT_ONCE = 2
 
 logger = logging.getLogger(__name__)
 
 
 class _PlainDisk(diskcache.Disk):
-    """Stores bytes, and refuses to read anything that would have to be unpickled."""
+    """Stores bytes, and refuses to unpickle."""
 
     def fetch(self, mode: int, filename: str, value: Any, read: bool) -> Any:
         if mode == diskcache.core.MODE_PICKLE:
@@ -33,15 +33,15 @@ class _PlainDisk(diskcache.Disk):
 
 
 class AttributionCache:
-    """Maps by exact key, at most `size_limit` bytes of them; the least recently used go first.
+    """Maps by exact key, at most `size_limit` bytes; the least recently used are evicted first.
 
-    No fault of the disk or of an entry reaches the caller: it counts as a miss.
+    A failure of the disk or a damaged entry is logged and counts as a miss; nothing is raised.
     """
 
     def __init__(self, folder: Path, size_limit: int) -> None:
         self._entries = diskcache.Cache(
             str(folder),
-            timeout=PATIENCE,
+            timeout=LOCK_TIMEOUT,
             disk=_PlainDisk,
             size_limit=size_limit,
             eviction_policy="least-recently-used",
@@ -71,7 +71,7 @@ class AttributionCache:
 
 
 def open_cache(folder: Path, size_limit: int) -> AttributionCache | None:
-    """A cache in a folder; None, and a line in the log, where the folder cannot be used."""
+    """A cache in a folder; None, and a line in the log, if the folder cannot be used."""
     try:
         return AttributionCache(folder, size_limit)
     except (diskcache.Timeout, sqlite3.Error, OSError):
@@ -79,26 +79,28 @@ def open_cache(folder: Path, size_limit: int) -> AttributionCache | None:
         return None
 
 
-def attribution_key(model: Model, image: NDArray[np.uint8], question: dict[str, Any]) -> bytes:
-    """What decides a map: the model and its preprocessing, every pixel, and the question (method, parameters, target).
-
-    SHA-256, so that two different questions never share a key.
-    """
+def attribution_key(
+    model: Model, pixels: NDArray[Any], method: str, parameters: Parameters, target: int, contrast: int | None
+) -> bytes:
+    """A SHA-256 of everything that decides a map: the model and its preprocessing, every pixel, and the explanation."""
     head = {
         "digest": model.digest,
         "preprocessing": model.preprocessing.to_json(),
-        "shape": image.shape,
-        **question,
+        "pixels": [pixels.dtype.str, *pixels.shape],
+        "method": method,
+        "parameters": dict(parameters),
+        "target": target,
+        "contrast": contrast,
     }
     key = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-    key.update(np.ascontiguousarray(image).data)
+    key.update(np.ascontiguousarray(pixels).data)
     return key.digest()
 
 
 def _encode(attribution: Attribution) -> bytes:
     """A line of JSON, then the map as float32."""
     values = attribution.values.detach().cpu().numpy().astype("<f4")
-    head = {"shape": values.shape, "unit": attribution.unit, "facts": attribution.facts}
+    head = {"shape": values.shape, "unit": attribution.unit, "details": attribution.details}
     return json.dumps(head).encode() + b"\n" + np.ascontiguousarray(values).tobytes()
 
 
@@ -106,4 +108,4 @@ def _decode(entry: bytes) -> Attribution:
     line, _, data = entry.partition(b"\n")
     head = json.loads(line)
     values = np.frombuffer(data, "<f4").reshape(head["shape"])
-    return Attribution(torch.from_numpy(values.copy()), head["unit"], head["facts"])
+    return Attribution(torch.from_numpy(values.copy()), head["unit"], head["details"])

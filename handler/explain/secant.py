@@ -1,10 +1,10 @@
-"""Mean slopes of the network along a segment of input space, from its values at the segment's ends.
+"""Mean gradients of the network along a segment of input space, from its values at the segment's ends.
 
 A ReLU whose input moves evenly from `a` to `b` passes gradient for a share `(relu(b) - relu(a)) / (b - a)` of the
-way. Backpropagation with these shares in place of the masks at one point gives multipliers whose product with
-`b - a` sums to the score's change over the segment, exactly: DeepLIFT's rescale rule (Shrikumar et al., arXiv
-1704.02685) with `a` as reference. The true mean gradient differs in the second order of the segment's length, where
-the gradient at any single point differs in the first.
+way. Backpropagation with these shares instead of the masks at one point gives multipliers whose product with `b - a`
+sums to the score's change over the segment, exactly: DeepLIFT's rescale rule (Shrikumar et al., arXiv 1704.02685) with
+`a` as reference. The result differs from the true mean gradient in the second order of the segment's length; the
+gradient at a single point differs in the first.
 """
 
 from copy import deepcopy
@@ -20,14 +20,14 @@ TINY = 1e-30
 
 
 def secant_forward(network: ResNet, inputs: Tensor) -> Tensor:
-    """Logits `[n, 9]` whose backward pass yields, in row i, mean slopes over the segment from input i to input i + 1.
+    """Logits `[n, 9]` whose backward pass yields, in row i, mean gradients over the segment from input i to i + 1.
 
     `inputs` are float64, the network may be float32. The last row, and any other that starts no segment, must get no
-    gradient. Pooling the maximum before the first ReLU instead of after it changes no value, and its inputs then move
-    evenly indeed, the convolution being linear.
+    gradient. The maximum is pooled before the first ReLU instead of after it. That changes no value, and the values
+    pooled then move evenly along a segment, because the convolution is linear.
     """
     values = network.bn1(network.conv1(inputs.to(network.conv1.weight.dtype)))
-    maps = _Rectify.apply(_PoolMaximum.apply(values, exact_stem(network, inputs)))
+    maps = _Rectify.apply(_MaxPool.apply(values, *_maxima(exact_stem(network, inputs))))
     for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
         for block in layer:
             maps = _block(block, maps)
@@ -37,10 +37,10 @@ def secant_forward(network: ResNet, inputs: Tensor) -> Tensor:
 
 @torch.no_grad()
 def exact_stem(network: ResNet, inputs: Tensor) -> Tensor:
-    """What the stem's max-pool receives, `[n, 64, h, w]` in float64.
+    """The input of the stem's max-pool, `[n, 64, h, w]` in float64.
 
-    Where a tile is smooth, neighbours differ by less than float32 resolves, and rounding would choose at every point
-    anew which of them receives the slope. That alone changes a map by 2 to 18 % (docs/explanations.md).
+    Where a tile is smooth, neighbours differ by less than float32 resolves, and rounding would decide at each point of
+    the path which of them receives the gradient. That alone changes a map by 2 to 18 % (docs/explanations.md).
     """
     stem = deepcopy(nn.Sequential(network.conv1, network.bn1)).double()
     values: Tensor = stem(inputs.double())
@@ -55,7 +55,7 @@ def _block(block: BasicBlock, maps: Tensor) -> Tensor:
 
 
 class _Rectify(torch.autograd.Function):
-    """ReLU with the mean of its slope between consecutive rows."""
+    """ReLU; its gradient is the mean over the segment from each row to the next."""
 
     @staticmethod
     def forward(context: Any, values: Tensor) -> Tensor:
@@ -63,41 +63,45 @@ class _Rectify(torch.autograd.Function):
         return values.relu()
 
     @staticmethod
-    def backward(context: Any, slopes: Tensor) -> Tensor:
+    def backward(context: Any, gradients: Tensor) -> Tensor:
         (start,) = context.saved_tensors
         end = _next_row(start)
-        # Equal to (relu(b) - relu(a)) / (b - a) for every pair of signs, and never a difference of near values.
+        # Equal to (relu(b) - relu(a)) / (b - a) for every pair of signs, without a difference of close values.
         share = (start.relu() + end.relu()) / (start.abs() + end.abs()).clamp(min=TINY)
-        return slopes * share
+        return gradients * share
 
 
-class _PoolMaximum(torch.autograd.Function):
-    """The stem's max-pool. A window's slope goes to the maximum at the start until the one at the end overtakes it.
-
-    `exact` are the same values in float64, which decide.
-    """
+class _MaxPool(torch.autograd.Function):
+    """The stem's max-pool. A window's gradient is split between its maxima at both ends of the segment."""
 
     @staticmethod
-    def forward(context: Any, values: Tensor, exact: Tensor) -> Tensor:
-        maximum, index = max_pool2d(exact, kernel_size=3, stride=2, padding=1, return_indices=True)
-        flat, maximum, index = exact.flatten(2), maximum.flatten(2), index.flatten(2)
-        next_index = _next_row(index)
-        lead_at_start = maximum - flat.gather(2, next_index)
-        lead_at_end = _next_row(maximum) - _next_row(flat).gather(2, index)
-        share = (lead_at_start + TINY) / (lead_at_start + lead_at_end + 2 * TINY)
-        context.save_for_backward(index, next_index, share.to(values.dtype))
+    def forward(context: Any, values: Tensor, first: Tensor, last: Tensor, share: Tensor) -> Tensor:
+        context.save_for_backward(first, last, share.to(values.dtype))
         context.shape = values.shape
-        pooled = values.flatten(2).gather(2, index)
-        return pooled.unflatten(2, [(size + 1) // 2 for size in values.shape[2:]])
+        return _take(values, first)
 
     @staticmethod
-    def backward(context: Any, slopes: Tensor) -> tuple[Tensor, None]:
-        index, next_index, share = context.saved_tensors
-        flat = slopes.flatten(2)
-        result = flat.new_zeros(context.shape).flatten(2)
-        result.scatter_add_(2, index, flat * share)
-        result.scatter_add_(2, next_index, flat * (1 - share))
-        return result.view(context.shape), None
+    def backward(context: Any, gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        first, last, share = context.saved_tensors
+        result = gradients.new_zeros(context.shape).flatten(2)
+        result.scatter_add_(2, first.flatten(2), (gradients * share).flatten(2))
+        result.scatter_add_(2, last.flatten(2), (gradients * (1 - share)).flatten(2))
+        return result.view(context.shape), None, None, None
+
+
+def _maxima(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The pixel that leads each window at the start of a segment, the one that leads at its end, and the share of the
+    segment before the second overtakes the first."""
+    maximum, first = max_pool2d(values, kernel_size=3, stride=2, padding=1, return_indices=True)
+    last = _next_row(first)
+    lead_at_start = maximum - _take(values, last)
+    lead_at_end = _next_row(maximum) - _take(_next_row(values), first)
+    return first, last, (lead_at_start + TINY) / (lead_at_start + lead_at_end + 2 * TINY)
+
+
+def _take(values: Tensor, index: Tensor) -> Tensor:
+    """The values at each window's pixel."""
+    return values.flatten(2).gather(2, index.flatten(2)).view(index.shape)
 
 
 def _next_row(rows: Tensor) -> Tensor:

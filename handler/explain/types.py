@@ -1,58 +1,65 @@
-"""What every explanation method takes and returns."""
+"""What explanation methods take and return."""
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import Tensor
-from torchvision.models import ResNet
+from torch import Tensor, nn
 
 from handler.model.preprocess import Preprocessing
 
 Display = Literal["positive", "magnitude", "signed"]
 Kind = Literal["score", "gradient", "guided", "secant"]
+Value = int | float | str
+Parameters = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Question:
-    """N tiles, each with the score to explain: a weighted sum of its logits.
+class Sample:
+    """One input of the network and the score to explain, a weighted sum of its logits.
 
-    `coefficients` `[N, 9]` hold 1 for the target class, and -1 for the class it is contrasted with, if any.
-    `inputs` is `[N, 3, I, I]` in the network's units, `features` the `layer4` map `[N, 512, h, w]` of the same
-    tiles, `logits` `[N, 9]`.
+    `inputs` is `[1, 3, I, I]` in the network's units. `coefficients` `[1, 9]` are 1 for the target class, -1 for the
+    class it is contrasted with, if any, and 0 elsewhere. `score` `[1]` is their product with the logits.
     """
 
-    network: ResNet
     preprocessing: Preprocessing
     inputs: Tensor
-    features: Tensor
-    logits: Tensor
     coefficients: Tensor
+    score: Tensor
 
-    @property
-    def scores(self) -> Tensor:
-        """What is explained, `[N]`."""
-        return (self.coefficients * self.logits).sum(dim=1)
+
+@dataclass(frozen=True)
+class Activations:
+    """The last layers of the network for N inputs, each with the score to explain (see `Sample`).
+
+    `features` is `layer4`'s output `[N, 512, h, w]`, `fc` the layer that makes logits of its average, `coefficients`
+    `[N, 9]`, `scores` `[N]`.
+    """
+
+    fc: nn.Linear
+    features: Tensor
+    coefficients: Tensor
+    scores: Tensor
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """One tile's signed map, `[h, w]` or `[3, h, w]` in `unit`, and what the method says of itself.
+    """The signed map of one input, `[h, w]` or `[3, h, w]`, in `unit`, with the method's own figures in `details`.
 
-    `complete` is False where a time budget cut the work short.
+    `complete` is False if a time budget cut the work short.
     """
 
     values: Tensor
     unit: str
-    facts: dict[str, Any]
+    details: dict[str, Any]
     complete: bool = True
 
 
 @dataclass(frozen=True)
-class Points:
-    """Inputs `[n, 3, I, I]` where the network is to be evaluated, each with the coefficients `[n, 9]` of its score.
+class EvaluationRequest:
+    """Inputs `[n, 3, I, I]` at which to evaluate the score with coefficients `[n, 9]`.
 
-    They have the network's type, and float64 for the kind `secant`.
+    Both have the network's number type; inputs of the kind `secant` are float64.
     """
 
     kind: Kind
@@ -62,48 +69,62 @@ class Points:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores `[n]` at the points asked for and their slopes `[n, 3, I, I]`, empty for the kind `score`."""
+    """Scores `[n]` and their gradients `[n, 3, I, I]`; the kind `score` has no gradients, `guided` no scores."""
 
     scores: Tensor
-    slopes: Tensor
+    gradients: Tensor
 
 
 class BudgetExceededError(Exception):
-    """Thrown into a plan whose next points would not be ready in time."""
+    """Thrown into a plan if its next evaluation would come after its deadline."""
 
 
-Parameters = Mapping[str, Any]
-# The work on one tile: yields points, receives their evaluation, returns the map. Plans of many requests share the
-# network's batches (schedule.py).
-Plan = Generator[Points, Evaluation, Attribution]
+# The work for one sample: yields requests, receives evaluations, returns the map. Plans of many HTTP requests share
+# the network's batches (batching.py).
+Plan = Generator[EvaluationRequest, Evaluation, Attribution]
 
 
 @dataclass(frozen=True)
 class Parameter:
     """An integer or a decimal number with bounds, or one of several words; the default's type says which.
 
-    The default may lie outside the bounds where it stands for "not given". `excludes` names a parameter that has no
-    meaning beside this one.
+    The default may lie outside the bounds if it means "not given". `excludes` names a parameter that must not be given
+    together with this one.
     """
 
-    default: int | float | str
+    default: Value
     minimum: float = 0
     maximum: float = 0
     choices: tuple[str, ...] = ()
     excludes: str = ""
 
+    def accepts(self, value: Value) -> bool:
+        """Whether a value is the default, one of the choices, or within the bounds."""
+        if value == self.default or isinstance(value, str):
+            return value == self.default or value in self.choices
+        return self.minimum <= value <= self.maximum
+
 
 @dataclass(frozen=True)
 class Method:
-    """An explanation method: either `closed_form`, which answers N tiles from what the prediction has computed, or a
-    `plan` of one tile, which evaluates the network further.
+    """An explanation method.
 
-    `display` names how a signed map becomes one number per pixel for the eye: `positive` drops what speaks against
-    the class, `magnitude` sums absolute values over channels.
+    It has either a `closed_form`, which explains N inputs from what the prediction computed, or a `plan`, which
+    evaluates the network further for one input. `display` names how a signed map becomes one number per pixel:
+    `positive` drops evidence against the class, `magnitude` sums absolute values over channels.
     """
 
     name: str
     display: Display
-    closed_form: Callable[[Question], list[Attribution]] | None = None
-    plan: Callable[[Question, Parameters], Plan] | None = None
+    closed_form: Callable[[Activations], list[Attribution]] | None = None
+    plan: Callable[[Sample, Parameters], Plan] | None = None
     parameters: dict[str, Parameter] = field(default_factory=dict)
+
+    def complete(self, given: Parameters) -> dict[str, Value]:
+        """All parameters, those not given with their defaults. Raises `ValueError` for a wrong name or value."""
+        for name, value in given.items():
+            if name not in self.parameters:
+                raise ValueError(f"{self.name} has no parameter {name!r}")
+            if not self.parameters[name].accepts(value):
+                raise ValueError(f"{name!r} of {self.name} cannot be {value!r}")
+        return {name: spec.default for name, spec in self.parameters.items()} | dict(given)

@@ -1,4 +1,4 @@
-"""A model as it is served: weights, preprocessing and identity, read from a folder."""
+"""A model: weights, preprocessing, identity and calibration, read from a folder."""
 
 import hashlib
 import json
@@ -23,10 +23,11 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Model:
-    """`digest` is the SHA-256 of the weights file; `training_data` says in words what the weights have seen.
+    """A network with everything needed to serve it.
 
-    `network` is made for inference: BatchNorm folded, channels last, frozen. `confidence` is None for a model that
-    was not calibrated.
+    `digest` is the SHA-256 of the weights file; `training_data` describes in words what the weights were trained on.
+    `network` comes from `for_inference`: BatchNorm folded, channels last, frozen. `confidence` is None if the model is
+    not calibrated.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Model:
     confidence: Confidence | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Which model it is."""
+        """The model's part of an answer."""
         return {
             "name": self.name,
             "version": self.version,
@@ -56,8 +57,8 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
 def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
     """Read weights, card and calibration, if there is one.
 
-    Raises `ModelError` when the card lacks a key or names other weights, `ConfidenceError` for a calibration that does
-    not fit.
+    Raises `ModelError` if the card lacks a key or names other weights, `ConfidenceError` if the calibration does not
+    belong to them.
     """
     weights = folder / WEIGHTS
     digest = file_digest(weights)

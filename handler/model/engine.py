@@ -1,4 +1,4 @@
-"""Running the network: a list of images to logits and feature maps, in one batch."""
+"""Runs the network: a list of images to logits and feature maps, in one batch."""
 
 import logging
 from collections.abc import Sequence
@@ -21,24 +21,29 @@ logger = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
 
-# Noise, coarse and fine: what a backend is tried on before it serves.
+# Noise, coarse and fine, on which a backend is compared with PyTorch before it serves.
 PROBE = [np.random.default_rng(side).integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (3, 28, 224)]
 
 
 @dataclass(frozen=True)
 class Forward:
-    """What one pass yields: `inputs` `[N, 3, I, I]`, `features` `[N, 512, h, w]`, `logits` `[N, 9]`."""
+    """One pass of the network: `inputs` `[N, 3, I, I]`, `features` `[N, 512, h, w]`, `logits` `[N, 9]`."""
 
     inputs: Tensor
     features: Tensor
     logits: Tensor
+
+    def split(self) -> list["Forward"]:
+        """The part of each image, with N = 1."""
+        parts = zip(self.inputs.split(1), self.features.split(1), self.logits.split(1), strict=True)
+        return [Forward(*part) for part in parts]
 
 
 class Engine:
     """Preprocessing and the last layer in PyTorch, the network between them in a backend, all on one device."""
 
     def __init__(self, model: Model, device: torch.device, backend: str = "torch", folder: Path = Path()) -> None:
-        """Load a backend, with its file from `folder`. Raises `BackendError` where it cannot be had."""
+        """Load a backend, with its file from `folder`. Raises `BackendError` if it cannot be used."""
         self.model = model
         self.backend = backend
         self._device = device
@@ -50,9 +55,12 @@ class Engine:
 
     def forward(self, images: Sequence[Image]) -> Forward:
         """Classify uint8 RGB images `[H, W, 3]` of any sizes."""
+        tiles = [torch.from_numpy(image).to(self._device) for image in images]
+        return self.run(preprocess(tiles, self.model.preprocessing))
+
+    def run(self, inputs: Tensor) -> Forward:
+        """Classify inputs of the network `[N, 3, I, I]`, in its units and on its device."""
         with torch.no_grad():
-            tiles = [torch.from_numpy(image).to(self._device) for image in images]
-            inputs = preprocess(tiles, self.model.preprocessing)
             features = self._feature_map(inputs)
             return Forward(inputs, features, classify(self.model.network, features))
 

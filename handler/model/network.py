@@ -20,7 +20,7 @@ def build_network() -> ResNet:
 def load_network(path: Path) -> ResNet:
     """Read weights (torchvision's parameter names, any float type) into a float32 network in eval mode.
 
-    Raises `RuntimeError` when names or shapes do not fit.
+    Raises `RuntimeError` if names or shapes do not fit.
     """
     network = build_network()
     state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
@@ -29,7 +29,7 @@ def load_network(path: Path) -> ResNet:
 
 
 def for_inference(network: ResNet) -> ResNet:
-    """A copy that computes the same faster: each BatchNorm folded into its convolution, channels last, frozen."""
+    """A faster copy with the same function: each BatchNorm folded into its convolution, channels last, frozen."""
     result = deepcopy(network).eval().requires_grad_(False)
     _fold(result, "conv1", "bn1")
     for layer in (result.layer1, result.layer2, result.layer3, result.layer4):
@@ -68,8 +68,8 @@ def class_activation(network: ResNet, features: Tensor) -> Tensor:
     """All nine class activation maps in logits, `[N, 9, h, w]`.
 
     The network ends in average pooling and one linear layer, so `map_c = sum_k W[c,k] A_k / (h w)`: the maps of
-    Zhou et al. (arXiv 1512.04150), which here equal Grad-CAM before its ReLU (arXiv 1610.02391). A map's sum plus
-    the class's bias is the logit.
+    Zhou et al. (arXiv 1512.04150), which here equal Grad-CAM before its ReLU (arXiv 1610.02391). The sum of a map plus
+    the bias of its class is the logit.
     """
     cells = features.shape[2] * features.shape[3]
     weight = network.fc.weight[:, :, None, None] / cells

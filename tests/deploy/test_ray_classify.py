@@ -1,4 +1,4 @@
-"""Bulk classification on a Ray of two nodes: every input once, with the answer that it gets alone."""
+"""Bulk classification on a Ray of two nodes: every input once, with the answer it gets alone."""
 
 import json
 import os
@@ -15,7 +15,9 @@ import pyarrow.parquet as parquet
 import pytest
 from ray.cluster_utils import Cluster
 
-from deploy.ray.classify import classify, images_of, main, read_npz, write
+from deploy.ray.classify import classify, images_of, main, read_image, read_npz, write
+from handler.api.errors import RequestError
+from handler.api.image import ImageLimits
 from handler.api.request import RawRequest
 from handler.api.service import Service
 from serving.supervisor import ROOT
@@ -95,14 +97,31 @@ def test_a_truncated_npz_is_an_error(tmp_path: Path, tiles: Pixels) -> None:
         list(read_npz(tmp_path / "set.npz"))
 
 
+def pixel_row(pixels: Pixels) -> dict[str, Any]:
+    return {"input": "images[0]", "file": None, "pixels": pixels.tobytes(), "shape": list(pixels.shape)}
+
+
+def test_pixels_are_read_as_they_are_and_grey_ones_as_rgb(tiles: Pixels) -> None:
+    assert np.array_equal(read_image(pixel_row(tiles[0]), ImageLimits()), tiles[0])
+    grey = read_image(pixel_row(tiles[0][..., 1]), ImageLimits())
+    assert np.array_equal(grey, np.stack([tiles[0][..., 1]] * 3, axis=2))
+
+
+@pytest.mark.parametrize(("side", "code"), [(15, "image_too_small"), (65, "image_too_large")])
+def test_pixels_that_the_server_would_refuse_are_refused(side: int, code: str) -> None:
+    with pytest.raises(RequestError) as error:
+        read_image(pixel_row(np.zeros((side, side, 3), np.uint8)), ImageLimits(min_side=16, max_pixels=64 * 64))
+    assert error.value.code == code
+
+
 @pytest.mark.parametrize("content", [b"", b"PK no zip"])
-def test_what_is_neither_folder_nor_npz_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_source_that_is_neither_folder_nor_npz_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "set.npz").write_bytes(content)
     with pytest.raises(ValueError, match="neither a folder nor an npz file"):
         images_of(tmp_path / "set.npz")
 
 
-def test_an_output_in_which_something_lies_is_refused(
+def test_an_output_folder_that_is_not_empty_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "part-0.parquet").touch()

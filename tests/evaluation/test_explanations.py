@@ -1,7 +1,6 @@
 """The report on real tiles, small."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from evaluation import explanations as evaluate_explanations
 from evaluation.explanations import CONTROLS, MEASURES, evaluate, interval, markdown, plot, summarise
 from evaluation.faithfulness import STAGES
+from handler.classifier import Classifier
 from handler.model.checkpoint import WEIGHTS, Model
 from training.checkpoint import SHIPPED
 from training.data import PathMNIST, Split
@@ -34,7 +34,7 @@ def test_a_report_has_every_measure_of_every_method(
             low, high = measures[measure]["interval"]
             assert low <= measures[measure]["mean"] <= high
         assert list(measures["randomisation"]["by_stage"]) == list(STAGES)
-    # What does not look at the model keeps its map whatever the weights.
+    # An edge detector ignores the weights.
     assert summary["methods"]["edge detector"]["randomisation"]["mean"] == pytest.approx(1)
     assert summary["methods"]["gradcam"]["randomisation"]["mean"] < 0.9
     assert 0 < summary["methods"]["gradcam"]["sensitivity"]["mean"] < 1
@@ -45,12 +45,13 @@ def test_a_report_has_every_measure_of_every_method(
     assert (tmp_path / "plot.svg").read_text().count("<svg") == 1
 
 
-def test_a_network_is_judged_for_the_class_it_gave(model: Model, real_data: PathMNIST) -> None:
-    subject = evaluate_explanations.Subject(model.network, model, real_data.test.images[4])
+def test_a_classifier_is_measured_for_the_class_it_predicts(classifier: Classifier, real_data: PathMNIST) -> None:
+    image = real_data.test.images[4]
+    subject = evaluate_explanations.Subject(classifier, image)
     probabilities = subject.probability(subject.inputs)
     assert probabilities.shape == (1,)
     assert float(probabilities) > 1 / 9
-    other = evaluate_explanations.Subject(replace(model).network, model, real_data.test.images[4], target=0)
+    other = evaluate_explanations.Subject(classifier, image, target=0)
     assert float(other.probability(other.inputs)) <= float(probabilities)
 
 

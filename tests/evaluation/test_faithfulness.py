@@ -1,4 +1,4 @@
-"""Each measure on maps whose worth is known."""
+"""Each measure on maps that are known to be right or wrong."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_the_area_under_a_constant_is_its_height() -> None:
     assert area_under(np.linspace(0, 1, 15)) == pytest.approx(0.5)
 
 
-def test_edges_are_where_the_colour_changes() -> None:
+def test_edges_lie_on_changes_of_colour() -> None:
     image = np.zeros((20, 20, 3), dtype=np.uint8)
     image[:, 10:] = 200
     edges = edge_map(image)

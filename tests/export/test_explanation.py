@@ -1,4 +1,4 @@
-"""The explaining graph: what it computes, and that other runtimes compute the same."""
+"""The explaining graph computes the right maps, and every runtime computes the same."""
 
 import json
 import subprocess
@@ -18,11 +18,12 @@ from export.attribution import MAPS, compare, map_errors
 from export.explanation import OUTPUTS, ExplanationGraph
 from export.runtimes import FOLDER, node_program, web_version
 from export.web import MissingRuntimeError
+from handler.classifier import Classifier
 from handler.explain.baselines import baseline_input
 from handler.model.checkpoint import Model
 from handler.model.engine import Engine
 from tests.conftest import Pixels
-from tests.support.questions import ask, maps, of_network
+from tests.support.explaining import classifier_of, maps, network_inputs
 from training.data import PathMNIST
 
 Answers = dict[str, np.ndarray[Any, Any]]
@@ -41,7 +42,7 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 @pytest.fixture(scope="module")
 def noise() -> Pixels:
-    """Images without near-equal neighbours, where rounding would decide which receives a slope."""
+    """Images without near-equal neighbours, between which rounding would decide."""
     return np.random.default_rng(1).integers(0, 256, (2, 28, 28, 3), dtype=np.uint8)
 
 
@@ -54,8 +55,8 @@ def feed(tiles: Pixels, targets: list[int], n_steps: int, baseline: float = 0.0)
     }
 
 
-def explain(session: onnxruntime.InferenceSession, *question: Any) -> Answers:
-    return dict(zip(OUTPUTS, session.run(list(OUTPUTS), feed(*question)), strict=True))
+def explain(session: onnxruntime.InferenceSession, *arguments: Any) -> Answers:
+    return dict(zip(OUTPUTS, session.run(list(OUTPUTS), feed(*arguments)), strict=True))
 
 
 def test_the_loop_is_integrated_gradients_in_float64(model: Model, tiles: Pixels) -> None:
@@ -64,16 +65,16 @@ def test_the_loop_is_integrated_gradients_in_float64(model: Model, tiles: Pixels
         graph = ExplanationGraph(replace(model, network=deepcopy(model.network).double()))
     finally:
         torch.set_default_dtype(torch.float32)
-    inputs = ask(model, tiles[:1], [5]).inputs.double()
-    question = of_network(graph.network, inputs, [5], model.preprocessing)
-    start = baseline_input(question, "white")
-    mean = graph._mean_gradient(start, inputs - start, torch.tensor([5]), torch.tensor(3))
-    found, expected = (inputs - start) * mean, maps("integrated_gradients", question, n_steps=3, baseline="white")
-    assert (found - expected).abs().max() <= 1e-9 * expected.abs().max()
+    inputs = network_inputs(model, tiles[:1]).double()
+    start = baseline_input("white", inputs, model.preprocessing)
+    actual = (inputs - start) * graph._mean_gradient(start, inputs - start, torch.tensor([5]), torch.tensor(3))
+    classifier = classifier_of(model, graph.network)
+    expected = maps(classifier.explain_inputs(inputs, "integrated_gradients", 5, n_steps=3, baseline="white"))
+    assert (actual - expected).abs().max() <= 1e-9 * expected.abs().max()
 
 
 def test_maps_of_real_tiles_are_captums(model: Model, path: Path, real_data: PathMNIST) -> None:
-    """As far as float32 has them: rounding moves Captum's own by as much."""
+    """Within rounding, which moves Captum's own maps as much."""
     rows = compare(model, path, real_data.test.spread(3), n_steps=1, yardstick=True)
     for name in MAPS:
         graph, captum = (np.mean([row[pair][name] for row in rows]) for pair in PAIRS)
@@ -86,21 +87,23 @@ def test_maps_of_noise_are_captums(model: Model, path: Path, noise: Pixels) -> N
 
 
 def test_each_row_has_its_own_target_and_completeness(
-    session: onnxruntime.InferenceSession, model: Model, noise: Pixels
+    session: onnxruntime.InferenceSession, model: Model, classifier: Classifier, noise: Pixels
 ) -> None:
     answers = explain(session, noise[:2], [8, 3], 3, 1.0)
-    question = ask(model, noise[:2], [8, 3])
+    images = list(noise[:2])
+    fixed_rule: dict[str, Any] = {"n_steps": 3, "baseline": "white"}
     expected = {
-        "saliency": maps("saliency", question),
-        "integrated_gradients": maps("integrated_gradients", question, n_steps=3, baseline="white"),
+        "saliency": maps(classifier.explain(images, "saliency", [8, 3])),
+        "integrated_gradients": maps(classifier.explain(images, "integrated_gradients", [8, 3], **fixed_rule)),
     }
     for name, values in expected.items():
         for row in range(2):
             gap = np.linalg.norm(answers[name][row] - values[row].numpy()) / values[row].norm()
             assert gap < 0.05, (name, row)
-    assert np.abs(answers["logits"] - question.logits.numpy()).max() < 1e-4
+    inputs = network_inputs(model, noise[:2])
     with torch.no_grad():
-        start = question.network(baseline_input(question, "white")).numpy()
+        assert np.abs(answers["logits"] - model.network(inputs).numpy()).max() < 1e-4
+        start = model.network(baseline_input("white", inputs, model.preprocessing)).numpy()
     for row, target in enumerate((8, 3)):
         change = answers["logits"][row, target] - start[row, target]
         gap = abs(answers["integrated_gradients"][row].sum(dtype=np.float64) - change) / abs(change)

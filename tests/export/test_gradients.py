@@ -1,4 +1,4 @@
-"""The gradient written out equals autograd, in float64."""
+"""The gradient in plain operations equals autograd, in float64."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -48,14 +48,14 @@ def test_tiles_of_one_colour_where_every_window_has_equal_maxima(network: ResNet
     assert_autograds(network, network_inputs(model, tiles), torch.tensor([0, 4, 8]))
 
 
-def test_equal_maxima_share_as_autograd_has_it() -> None:
+def test_of_equal_maxima_the_first_receives_the_gradient_as_in_autograd() -> None:
     """Small integers, so that nearly every window has several maxima, in negative regions too."""
     generator = torch.Generator().manual_seed(0)
     maps = torch.randint(-3, 3, (2, 4, 12, 12), generator=generator).double().requires_grad_()
-    slopes = torch.randn(2, 4, 6, 6, dtype=torch.float64, generator=generator)
+    gradient = torch.randn(2, 4, 6, 6, dtype=torch.float64, generator=generator)
     pooled = torch.nn.functional.max_pool2d(maps.relu(), 3, 2, 1)
-    (expected,) = torch.autograd.grad(pooled, maps, slopes)
+    (expected,) = torch.autograd.grad(pooled, maps, gradient)
     rectified, through_relu = _rectify(maps.detach())
-    found, through_pool = _pool_maximum(rectified)
-    assert torch.equal(found, pooled)
-    assert torch.allclose(through_relu(through_pool(slopes)), expected, atol=1e-12)
+    actual, through_pool = _pool_maximum(rectified)
+    assert torch.equal(actual, pooled)
+    assert torch.allclose(through_relu(through_pool(gradient)), expected, atol=1e-12)

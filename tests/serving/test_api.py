@@ -22,8 +22,8 @@ from handler.model.preprocess import preprocess
 from serving.supervisor import TILE, TorchServe
 from tests.conftest import Pixels
 from tests.handler.api.test_image import Encode, png_header
-from tests.handler.api.test_service import raw_map
-from tests.support.questions import ask
+from tests.support.answers import raw_map
+from tests.support.explaining import network_inputs
 from training.data import PathMNIST
 
 Post = Callable[..., requests.Response]
@@ -98,26 +98,25 @@ def test_options_come_by_query_form_or_json(post: Post, pngs: list[bytes]) -> No
 def test_gradcam_equals_captum(post: Post, real_data: PathMNIST, model: Model, encode: Encode) -> None:
     for tile, target in zip(real_data.test.images[:3], (7, 5, 8), strict=True):
         response = post("explanations", encode(tile), params={"target": target, "return": "raw"})
-        found = raw_map(response.json()["explanations"][0])
-        question = ask(model, tile[None], [target])
+        actual = raw_map(response.json()["explanations"][0])
         captum = LayerGradCam(model.network, model.network.layer4)
-        expected = captum.attribute(question.inputs.clone(), target=target)[0, 0].detach().numpy()
-        assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+        expected = captum.attribute(network_inputs(model, tile[None]), target=target)[0, 0].detach().numpy()
+        assert np.abs(actual - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 def test_integrated_gradients_equals_captum(post: Post, real_data: PathMNIST, model: Model, encode: Encode) -> None:
     for tile, target in zip(real_data.test.images[3:5], (7, 8), strict=True):
         options = {"method": "integrated_gradients", "n_steps": 16, "target": target, "return": "raw"}
-        found = raw_map(post("explanations", encode(tile), params=options).json()["explanations"][0])
-        question = ask(model, tile[None], [target])
+        actual = raw_map(post("explanations", encode(tile), params=options).json()["explanations"][0])
+        inputs = network_inputs(model, tile[None])
         expected = IntegratedGradients(model.network).attribute(
-            question.inputs.clone(),
-            baselines=baseline_input(question, "black"),
+            inputs,
+            baselines=baseline_input("black", inputs, model.preprocessing),
             target=target,
             n_steps=16,
             method="gausslegendre",
         )
-        difference = np.abs(found - expected[0].detach().numpy()).max()
+        difference = np.abs(actual - expected[0].detach().numpy()).max()
         assert difference < 1e-4 * float(expected.abs().max())
 
 

@@ -1,5 +1,5 @@
-import base64
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,19 +8,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from handler.api.render import DIVERGING, FULL_NAMES, SEQUENTIAL, Picture, Rendering, draw, strength_of
+from handler.api.render import DIVERGING, FULL_NAMES, SEQUENTIAL, Canvas, Picture, Rendering, jpeg, png, strength_of
 from handler.explain.types import Display
 from tests.conftest import Pixels
 
 
-def decode(picture: str) -> Image.Image:
-    image = Image.open(BytesIO(base64.b64decode(picture)))
-    image.load()
-    return image.convert("RGB")
+def paint(strength: NDArray[np.float64], image: Pixels, display: Display = "positive", **choices: Any) -> Picture:
+    return Canvas(image, input_size=224).draw(strength.astype(np.float32), display, Rendering(**choices))
 
 
-def paint(strength: NDArray[np.float64], image: Pixels, display: Display = "positive", **choices: object) -> Picture:
-    return draw(strength.astype(np.float32), image, display, Rendering(**choices), input_size=224)  # type: ignore[arg-type]
+def pixels_of(image: Image.Image) -> NDArray[np.int64]:
+    return np.asarray(image.convert("RGB")).astype(int)
 
 
 def colours(name: str) -> Pixels:
@@ -33,11 +31,11 @@ def colours(name: str) -> Pixels:
 )
 def test_pictures_have_the_images_aspect(shape: tuple[int, int], size: tuple[int, int]) -> None:
     picture = paint(np.eye(7), np.zeros((*shape, 3), dtype=np.uint8))
-    assert decode(picture.heatmap).size == decode(picture.overlay).size == size
+    assert picture.heatmap.size == picture.overlay.size == size
 
 
 def test_the_longer_side_can_be_chosen(tiles: Pixels) -> None:
-    assert decode(paint(np.eye(7), tiles[0], size=500).overlay).size == (500, 500)
+    assert paint(np.eye(7), tiles[0], size=500).overlay.size == (500, 500)
 
 
 @pytest.mark.parametrize("name", [*SEQUENTIAL, *DIVERGING])
@@ -45,7 +43,7 @@ def test_the_extremes_have_the_colour_maps_ends(name: str, tiles: Pixels) -> Non
     strength = np.zeros((224, 224))
     strength[100, 50] = 3
     picture = paint(strength, tiles[0], colormap=name)
-    pixels = np.asarray(decode(picture.heatmap))
+    pixels = pixels_of(picture.heatmap)
     assert (pixels[0, 0] == colours(name)[0]).all()
     assert (pixels[100, 50] == colours(name)[-1]).all()
     assert (picture.low, picture.high, picture.colormap) == (0, 3, name)
@@ -55,7 +53,7 @@ def test_a_signed_map_has_zero_in_the_middle(tiles: Pixels) -> None:
     strength = np.zeros((224, 224))
     strength[0, 0], strength[-1, -1] = -4, 1
     picture = paint(strength, tiles[0], "signed")
-    pixels = np.asarray(decode(picture.heatmap)).astype(int)
+    pixels = pixels_of(picture.heatmap)
     assert (picture.low, picture.high, picture.colormap) == (-4, 4, "vik")
     assert (pixels[0, 0] == colours("vik")[0]).all()
     assert np.abs(pixels[100, 100] - colours("vik")[128]).max() <= 6
@@ -63,15 +61,32 @@ def test_a_signed_map_has_zero_in_the_middle(tiles: Pixels) -> None:
 
 @pytest.mark.parametrize(("display", "index"), [("positive", 0), ("signed", 128)])
 def test_a_constant_map_has_one_colour(display: Display, index: int, tiles: Pixels) -> None:
-    pixels = np.asarray(decode(paint(np.full((7, 7), 0.0), tiles[0], display).heatmap))
+    pixels = pixels_of(paint(np.full((7, 7), 0.0), tiles[0], display).heatmap)
     assert (pixels == colours("vik" if display == "signed" else "inferno")[index]).all()
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 1.0])
 def test_the_overlay_mixes_image_and_map_by_alpha(alpha: float) -> None:
     picture = paint(np.zeros((7, 7)), np.full((224, 224, 3), 200, dtype=np.uint8), alpha=alpha)
-    heatmap, overlay = (np.asarray(decode(item)).astype(int) for item in (picture.heatmap, picture.overlay))
-    assert np.abs(overlay - (heatmap * alpha + 200 * (1 - alpha))).max() <= 2
+    expected = pixels_of(picture.heatmap) * alpha + 200 * (1 - alpha)
+    assert np.abs(pixels_of(picture.overlay) - expected).max() <= 1
+
+
+def test_the_files_hold_the_pictures(tiles: Pixels) -> None:
+    picture = paint(np.random.default_rng(0).random((7, 7)), tiles[0])
+    heatmap, overlay = (Image.open(BytesIO(file)) for file in (png(picture.heatmap), jpeg(picture.overlay)))
+    assert (heatmap.format, overlay.format) == ("PNG", "JPEG")
+    assert np.array_equal(pixels_of(heatmap), pixels_of(picture.heatmap))
+    assert np.abs(pixels_of(overlay) - pixels_of(picture.overlay)).mean() < 3
+
+
+def test_a_canvas_draws_every_map_as_if_it_were_the_first(tiles: Pixels) -> None:
+    canvas = Canvas(tiles[0], input_size=224)
+    maps = [np.eye(7), np.ones((7, 7))]
+    for size in (224, 100):
+        for values in maps:
+            overlay = canvas.draw(values.astype(np.float32), "positive", Rendering(size=size)).overlay
+            assert np.array_equal(pixels_of(overlay), pixels_of(paint(values, tiles[0], size=size).overlay))
 
 
 def test_smoothing_is_scipys_at_the_networks_input(tiles: Pixels) -> None:

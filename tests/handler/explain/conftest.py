@@ -1,12 +1,12 @@
 import pytest
 
-from handler.explain.types import Question
+from handler.explain.types import Sample
 from handler.model.checkpoint import Model
 from tests.conftest import Pixels
-from tests.support.questions import ask
+from tests.support.explaining import sample
 
 
 @pytest.fixture(scope="session")
-def question(model: Model, tiles: Pixels) -> Question:
+def samples(model: Model, tiles: Pixels) -> list[Sample]:
     """Nine tiles, each with another target."""
-    return ask(model, tiles[:9], list(range(9)))
+    return [sample(model, tile, target) for target, tile in enumerate(tiles[:9])]

@@ -3,6 +3,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import diskcache
 import numpy as np
@@ -15,7 +16,7 @@ from handler.model.checkpoint import Model
 from handler.model.preprocess import Preprocessing
 
 SOME = Attribution(torch.tensor([[1.5, -2.25]]), "logit", {"n_steps": 3, "converged": None})
-QUESTION = {"method": "saliency", "parameters": (("baseline", "black"),), "target": 3, "contrast": None}
+EXPLANATION: dict[str, Any] = {"method": "saliency", "parameters": {"baseline": "black"}, "target": 3, "contrast": None}
 
 
 @pytest.fixture
@@ -25,13 +26,13 @@ def cache(tmp_path: Path) -> Iterator[AttributionCache]:
     opened.close()
 
 
-def test_what_is_put_in_comes_out(cache: AttributionCache) -> None:
+def test_an_attribution_that_is_put_comes_back(cache: AttributionCache) -> None:
     assert cache.get(b"key") is None
     cache.put(b"key", SOME)
-    found = cache.get(b"key")
-    assert found is not None
-    assert torch.equal(found.values, SOME.values)
-    assert (found.unit, found.facts, found.complete) == (SOME.unit, SOME.facts, True)
+    stored = cache.get(b"key")
+    assert stored is not None
+    assert torch.equal(stored.values, SOME.values)
+    assert (stored.unit, stored.details, stored.complete) == (SOME.unit, SOME.details, True)
 
 
 def test_workers_share_it(cache: AttributionCache, tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_workers_share_it(cache: AttributionCache, tmp_path: Path) -> None:
     other.close()
 
 
-def test_it_stays_within_its_bytes_and_keeps_what_was_used_last(tmp_path: Path) -> None:
+def test_it_keeps_its_limit_of_bytes_and_what_was_used_last(tmp_path: Path) -> None:
     limit = 5_000_000
     cache = AttributionCache(tmp_path / "small", limit)
     large = replace(SOME, values=torch.rand(3, 224, 224))
@@ -59,24 +60,23 @@ def test_the_key_is_everything_that_decides_a_map(model: Model) -> None:
     image = np.zeros((28, 28, 3), dtype=np.uint8)
     one_pixel = image.copy()
     one_pixel[5, 7, 1] = 1
+    changes: list[dict[str, Any]] = [
+        {"method": "occlusion"},
+        {"parameters": {"baseline": "white"}},
+        {"target": 4},
+        {"contrast": 5},
+    ]
     keys = [
-        attribution_key(model, image, QUESTION),
-        attribution_key(model, one_pixel, QUESTION),
-        attribution_key(model, image.reshape(14, 56, 3), QUESTION),
-        attribution_key(replace(model, digest="other weights"), image, QUESTION),
-        attribution_key(replace(model, preprocessing=Preprocessing(input_size=112)), image, QUESTION),
-        *(
-            attribution_key(model, image, {**QUESTION, name: value})
-            for name, value in (
-                ("method", "occlusion"),
-                ("parameters", (("baseline", "white"),)),
-                ("target", 4),
-                ("contrast", 5),
-            )
-        ),
+        attribution_key(model, image, **EXPLANATION),
+        attribution_key(model, one_pixel, **EXPLANATION),
+        attribution_key(model, image.reshape(14, 56, 3), **EXPLANATION),
+        attribution_key(model, image.view(np.int8), **EXPLANATION),
+        attribution_key(replace(model, digest="other weights"), image, **EXPLANATION),
+        attribution_key(replace(model, preprocessing=Preprocessing(input_size=112)), image, **EXPLANATION),
+        *(attribution_key(model, image, **{**EXPLANATION, **change}) for change in changes),
     ]
     assert len(set(keys)) == len(keys)
-    assert attribution_key(model, image.copy(order="F"), dict(reversed(QUESTION.items()))) == keys[0]
+    assert attribution_key(model, image.copy(order="F"), **EXPLANATION) == keys[0]
 
 
 def test_a_broken_entry_is_a_miss(cache: AttributionCache, tmp_path: Path) -> None:
@@ -88,13 +88,13 @@ def test_a_broken_entry_is_a_miss(cache: AttributionCache, tmp_path: Path) -> No
     assert cache.get(b"cut") is None
 
 
-def test_nothing_is_ever_unpickled(cache: AttributionCache, tmp_path: Path) -> None:
+def test_nothing_is_unpickled(cache: AttributionCache, tmp_path: Path) -> None:
     with diskcache.Cache(str(tmp_path / "cache")) as foreign:
         foreign.set(b"key", {"a": "pickled object"})
     assert cache.get(b"key") is None
 
 
-def test_a_lost_database_costs_no_answer(cache: AttributionCache, tmp_path: Path) -> None:
+def test_a_lost_database_is_a_miss(cache: AttributionCache, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "cache" / "cache.db") as database:
         database.execute("DROP TABLE Cache")
     cache.put(b"key", SOME)
@@ -102,7 +102,7 @@ def test_a_lost_database_costs_no_answer(cache: AttributionCache, tmp_path: Path
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "a foreign database"])
-def test_a_folder_that_cannot_be_used_costs_the_cache_alone(place: str, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_used_means_no_cache(place: str, tmp_path: Path) -> None:
     path = tmp_path / "explanations"
     if place == "a foreign database":
         path.mkdir()
@@ -124,4 +124,4 @@ def test_entries_are_json_and_numbers(cache: AttributionCache, tmp_path: Path) -
     cache.put(b"key", replace(SOME, values=torch.rand(3, 224, 224)))
     (file,) = (tmp_path / "cache").rglob("*.val")
     head = json.loads(file.read_bytes().split(b"\n", 1)[0])
-    assert head == {"shape": [3, 224, 224], "unit": "logit", "facts": SOME.facts}
+    assert head == {"shape": [3, 224, 224], "unit": "logit", "details": SOME.details}

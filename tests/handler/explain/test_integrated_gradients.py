@@ -2,47 +2,48 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from captum.attr import DeepLift, IntegratedGradients
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
 
 from evaluation.quadrature import reference_map
+from handler.classifier import Classifier
 from handler.explain import secant
 from handler.explain.baselines import baseline_input
 from handler.explain.batching import MAX_BATCH, Task, run
 from handler.explain.evaluator import Evaluator
-from handler.explain.integrated_gradients import FIRST_NODES, integrated_gradients
 from handler.explain.secant import secant_forward
-from handler.explain.types import Attribution, BudgetExceededError, Question
+from handler.explain.segments import SegmentedPath
+from handler.explain.types import Attribution, BudgetExceededError, Sample
 from handler.model.checkpoint import Model
 from tests.conftest import Pixels
-from tests.support.questions import (
-    ask,
-    attributions,
+from tests.support.explaining import (
+    classifier_of,
     double_network,
     map_error,
     maps,
-    of_network,
+    network_inputs,
+    plan_of,
     relative_difference,
-    row,
+    sample,
 )
 from training.data import PathMNIST
 
-DEFAULTS = {"n_steps": 0, "tolerance": 0.07, "max_evaluations": 128, "baseline": "black"}
+METHOD = "integrated_gradients"
 
 
-def captum(question: Question, baseline: str, n_steps: int) -> torch.Tensor:
-    return IntegratedGradients(question.network).attribute(
-        question.inputs.clone(),
-        baselines=baseline_input(question, baseline),
-        target=question.coefficients.argmax(dim=1),
+def captum(model: Model, tiles: Pixels, targets: list[int], baseline: str, n_steps: int) -> Tensor:
+    inputs = network_inputs(model, tiles)
+    return IntegratedGradients(model.network).attribute(
+        inputs,
+        baselines=baseline_input(baseline, inputs, model.preprocessing),
+        target=torch.tensor(targets),
         n_steps=n_steps,
         method="gausslegendre",
         internal_batch_size=MAX_BATCH,
@@ -50,52 +51,63 @@ def captum(question: Question, baseline: str, n_steps: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("baseline", ["black", "white", "mean", "blur"])
-def test_a_fixed_number_of_steps_equals_captum(model: Model, tiles: Pixels, baseline: str) -> None:
-    question = ask(model, tiles[:2], [8, 3])
-    found = maps("integrated_gradients", question, n_steps=20, baseline=baseline)
-    assert relative_difference(found, captum(question, baseline, 20)) < 1e-4
+def test_a_fixed_number_of_steps_equals_captum(
+    model: Model, classifier: Classifier, tiles: Pixels, baseline: str
+) -> None:
+    actual = maps(classifier.explain(list(tiles[:2]), METHOD, [8, 3], n_steps=20, baseline=baseline))
+    assert relative_difference(actual, captum(model, tiles[:2], [8, 3], baseline, 20)) < 1e-4
 
 
-def test_more_steps_than_a_batch_holds_equal_captum_too(model: Model, tiles: Pixels) -> None:
-    question = ask(model, tiles[3:4], [3])
-    found = maps("integrated_gradients", question, n_steps=MAX_BATCH + 5)
-    assert relative_difference(found, captum(question, "black", MAX_BATCH + 5)) < 1e-4
+def test_more_steps_than_a_batch_holds_equal_captum_too(model: Model, classifier: Classifier, tiles: Pixels) -> None:
+    actual = maps(classifier.explain([tiles[3]], METHOD, 3, n_steps=MAX_BATCH + 5))
+    assert relative_difference(actual, captum(model, tiles[3:4], [3], "black", MAX_BATCH + 5)) < 1e-4
 
 
-def test_a_fixed_rule_reports_its_residual_and_no_verdict(model: Model, tiles: Pixels) -> None:
-    question = ask(model, tiles[:2], [8, 3])
+def test_a_fixed_rule_reports_its_residual_and_no_verdict(model: Model, classifier: Classifier, tiles: Pixels) -> None:
+    inputs = network_inputs(model, tiles[:2])
     with torch.no_grad():
-        start = question.network(baseline_input(question, "white"))
-    for index, target in enumerate((8, 3)):
-        attribution = attributions("integrated_gradients", question, n_steps=4, baseline="white")[index]
-        change = float(question.logits[index, target] - start[index, target])
-        gap = abs((float(attribution.values.sum()) - change) / change)
-        assert attribution.facts["completeness_residual"] == pytest.approx(gap, rel=1e-3)
-        assert attribution.facts["gradient_evaluations"] == 4
-        assert attribution.facts["converged"] is None
+        change = model.network(inputs) - model.network(baseline_input("white", inputs, model.preprocessing))
+    explanations = classifier.explain(list(tiles[:2]), METHOD, [8, 3], n_steps=4, baseline="white")
+    for explanation, expected in zip(explanations, (change[0, 8], change[1, 3]), strict=True):
+        gap = abs((float(explanation.attribution.sum()) - float(expected)) / float(expected))
+        assert explanation.details["completeness_residual"] == pytest.approx(gap, rel=1e-3)
+        assert explanation.details["gradient_evaluations"] == 4
+        assert explanation.details["converged"] is None
 
 
-def test_the_first_segments_cover_the_path() -> None:
-    assert (FIRST_NODES[0], FIRST_NODES[-1], len(FIRST_NODES)) == (0, 1, 16)
-    assert np.all(np.diff(FIRST_NODES) > 0)
+def test_segments_cover_the_path_without_a_gap_however_often_they_are_halved(
+    model: Model, samples: list[Sample]
+) -> None:
+    path = SegmentedPath(samples[0], torch.zeros_like(samples[0].inputs))
+    evaluator = Evaluator(model.network)
+    steps = path.evaluate_first()
+    for _ in range(3):
+        request = next(steps)
+        with pytest.raises(StopIteration):
+            steps.send(evaluator.evaluate(request))
+        ends = [segment.end for segment in path.segments]
+        assert [segment.start for segment in path.segments] == [0, *ends[:-1]]
+        assert sum(segment.length for segment in path.segments) == pytest.approx(1, abs=1e-12)
+        steps = path.evaluate(path.halve_worst())
+    assert len(path.segments) > 15
 
 
 def test_one_segment_is_deeplift(model: Model, tiles: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captum shares a max-pool's slope out in another way, so the network has none here."""
+    """Without the max-pool, whose gradient Captum splits in another way."""
     network = double_network()
-    inputs = ask(model, tiles[:1], [0]).inputs.double()
+    inputs = network_inputs(model, tiles[:1]).double()
     baseline = torch.zeros_like(inputs)
     ends = torch.cat([baseline, inputs]).requires_grad_()
     network.maxpool = nn.Identity()
-    monkeypatch.setattr(secant._PoolMaximum, "apply", lambda values, exact: values)
-    (slopes,) = torch.autograd.grad(secant_forward(network, ends)[0, 4], ends)
-    found = slopes[0] * (inputs - baseline)[0]
+    monkeypatch.setattr(secant._MaxPool, "apply", lambda values, *_: values)
+    (gradients,) = torch.autograd.grad(secant_forward(network, ends)[0, 4], ends)
+    actual = gradients[0] * (inputs - baseline)[0]
     expected = DeepLift(with_own_relus(network)).attribute(inputs.clone(), baseline, target=4)
-    assert map_error(found, expected[0].detach()) < 1e-6
+    assert map_error(actual, expected[0].detach()) < 1e-6
 
 
 def with_own_relus(network: ResNet) -> ResNet:
-    """The same network with a module for each ReLU, as Captum's hooks need."""
+    """The same network with a module for each ReLU, for Captum's hooks."""
 
     def forward_of(block: BasicBlock) -> Callable[[torch.Tensor], torch.Tensor]:
         inner, outer = nn.ReLU(), nn.ReLU()
@@ -118,146 +130,145 @@ def with_own_relus(network: ResNet) -> ResNet:
 def test_any_segments_are_complete(model: Model, real_data: PathMNIST) -> None:
     """In float64 to rounding: each segment's products sum to the score's change over it."""
     network = double_network()
-    inputs = ask(model, real_data.test.images[5:6], [0]).inputs.double()
+    inputs = network_inputs(model, real_data.test.images[5:6]).double()
     nodes = torch.tensor([0, 0.1, 0.5, 1], dtype=torch.float64)[:, None, None, None]
     points = (nodes * inputs).requires_grad_()
     scores = secant_forward(network, points)[:, 7]
     assert torch.allclose(scores, network(points)[:, 7], atol=1e-12)
-    (slopes,) = torch.autograd.grad(scores[:-1].sum(), points)
-    products = (slopes[:-1] * (points[1:] - points[:-1])).sum(dim=(1, 2, 3))
+    (gradients,) = torch.autograd.grad(scores[:-1].sum(), points)
+    products = (gradients[:-1] * (points[1:] - points[:-1])).sum(dim=(1, 2, 3))
     assert torch.allclose(products, scores.diff(), atol=1e-10)
 
 
 def test_a_segment_without_length_has_the_gradient(model: Model, real_data: PathMNIST) -> None:
     network = double_network()
-    inputs = ask(model, real_data.test.images[6:7], [0]).inputs.double()
+    inputs = network_inputs(model, real_data.test.images[6:7]).double()
     points = inputs.repeat(2, 1, 1, 1).requires_grad_()
-    (slopes,) = torch.autograd.grad(secant_forward(network, points)[0, 2], points)
+    (actual,) = torch.autograd.grad(secant_forward(network, points)[0, 2], points)
     leaf = inputs.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(network(leaf)[0, 2], leaf)
-    assert map_error(slopes[:1], gradient) < 1e-9
+    (expected,) = torch.autograd.grad(network(leaf)[0, 2], leaf)
+    assert map_error(actual[:1], expected) < 1e-9
 
 
 @pytest.fixture(scope="module")
-def reference(model: Model, real_data: PathMNIST) -> tuple[Question, torch.Tensor]:
-    """A real tile and its map by 128 points, which are themselves about 0.01 of it away from more."""
-    question = ask(model, real_data.test.images[1:2], [6])
-    return question, reference_map(question, 128)
+def tile(real_data: PathMNIST) -> Pixels:
+    return real_data.test.images[1]
 
 
-def test_the_adaptive_rule_keeps_its_tolerance(reference: tuple[Question, torch.Tensor]) -> None:
-    question, expected = reference
+@pytest.fixture(scope="module")
+def reference(model: Model, tile: Pixels) -> Tensor:
+    """The tile's map for class 6 by 128 points, which is about 0.01 of its norm away from that of more points."""
+    return reference_map(model, network_inputs(model, tile[None]), 6, 128)
+
+
+def test_the_adaptive_rule_keeps_its_tolerance(classifier: Classifier, tile: Pixels, reference: Tensor) -> None:
     for tolerance in (0.07, 0.04):
-        (found,) = attributions("integrated_gradients", question, tolerance=tolerance)
-        assert found.facts["converged"] is True
-        assert found.facts["completeness_residual"] < 1e-3
-        assert found.facts["map_error_estimate"] <= tolerance
-        assert map_error(found.values, expected) <= tolerance
-        assert found.complete
+        (explanation,) = classifier.explain([tile], METHOD, 6, tolerance=tolerance)
+        assert explanation.details["converged"] is True
+        assert explanation.details["completeness_residual"] < 1e-3
+        assert explanation.details["map_error_estimate"] <= tolerance
+        assert map_error(maps([explanation])[0], reference) <= tolerance
+        assert explanation.complete
 
 
 def test_adaptive_comes_as_near_as_captum_with_a_third_of_the_gradients(
-    reference: tuple[Question, torch.Tensor],
+    model: Model, classifier: Classifier, tile: Pixels, reference: Tensor
 ) -> None:
-    question, expected = reference
-    (found,) = attributions("integrated_gradients", question)
-    assert found.facts["gradient_evaluations"] == 16
-    assert map_error(found.values, expected) < 1.1 * map_error(captum(question, "black", 50)[0], expected)
+    (explanation,) = classifier.explain([tile], METHOD, 6)
+    assert explanation.details["gradient_evaluations"] == 16
+    expected = map_error(captum(model, tile[None], [6], "black", 50)[0], reference)
+    assert map_error(maps([explanation])[0], reference) < 1.1 * expected
 
 
-def test_rounding_decides_little(model: Model, real_data: PathMNIST) -> None:
-    """A pale tile: where float32 cannot tell neighbours apart, Captum's map moves by a tenth and more."""
-    question = ask(model, real_data.test.images[600:601], [0])
-    double = of_network(deepcopy(question.network).double(), question.inputs.double(), [0], question.preprocessing)
+def test_rounding_decides_little(model: Model, classifier: Classifier, real_data: PathMNIST) -> None:
+    """A pale tile, in which float32 cannot tell neighbours apart: Captum's map moves by a tenth and more."""
+    inputs = network_inputs(model, real_data.test.images[600:601])
+    double = classifier_of(model, deepcopy(model.network).double())
 
     def change(**parameters: Any) -> float:
-        single, exact = (maps("integrated_gradients", item, **parameters)[0] for item in (question, double))
-        return map_error(single.double(), exact)
+        single = maps(classifier.explain_inputs(inputs, METHOD, 0, **parameters))
+        return map_error(single.double(), maps(double.explain_inputs(inputs.double(), METHOD, 0, **parameters)))
 
     assert change(tolerance=1.0) < 0.02
     assert change(n_steps=16) > 0.1
 
 
-def test_completeness_alone_is_not_enough(reference: tuple[Question, torch.Tensor]) -> None:
-    """A cap of sixteen evaluations leaves a complete map that is not converged, and is said not to be."""
-    question, _ = reference
-    (found,) = attributions("integrated_gradients", question, tolerance=0.001, max_evaluations=16)
-    assert found.facts["completeness_residual"] < 1e-3
-    assert found.facts["converged"] is False
-    assert found.facts["stopped_by"] == "max_evaluations"
-    assert found.facts["gradient_evaluations"] <= 16
+def test_completeness_alone_is_not_enough(classifier: Classifier, tile: Pixels) -> None:
+    """Sixteen evaluations give a complete map that is not converged, and the answer says so."""
+    (explanation,) = classifier.explain([tile], METHOD, 6, tolerance=0.001, max_evaluations=16)
+    assert explanation.details["completeness_residual"] < 1e-3
+    assert explanation.details["converged"] is False
+    assert explanation.details["stopped_by"] == "max_evaluations"
+    assert explanation.details["gradient_evaluations"] <= 16
 
 
 @pytest.mark.parametrize("limit", [16, 40, 90])
-def test_the_cap_is_never_exceeded(limit: int, reference: tuple[Question, torch.Tensor]) -> None:
-    question, _ = reference
-    (found,) = attributions("integrated_gradients", question, tolerance=0.001, max_evaluations=limit)
-    assert found.facts["gradient_evaluations"] <= limit
+def test_the_limit_of_evaluations_is_never_exceeded(limit: int, classifier: Classifier, tile: Pixels) -> None:
+    (explanation,) = classifier.explain([tile], METHOD, 6, tolerance=0.001, max_evaluations=limit)
+    assert explanation.details["gradient_evaluations"] <= limit
 
 
-def test_out_of_time_it_gives_the_last_map_and_says_so(reference: tuple[Question, torch.Tensor]) -> None:
-    question, expected = reference
-    plan = integrated_gradients(question, {**DEFAULTS, "tolerance": 0.001})
-    plan.send(Evaluator(question.network).evaluate(next(plan)))
+def test_out_of_time_it_returns_the_last_map_and_says_so(model: Model, tile: Pixels, reference: Tensor) -> None:
+    plan = plan_of(METHOD, sample(model, tile, 6), tolerance=0.001)
+    plan.send(Evaluator(model.network).evaluate(next(plan)))
     with pytest.raises(StopIteration) as end:
         plan.throw(BudgetExceededError())
-    found: Attribution = end.value.value
-    assert not found.complete
-    assert (found.facts["converged"], found.facts["stopped_by"]) == (False, "budget_ms")
-    assert map_error(found.values, expected) < 0.15
+    attribution: Attribution = end.value.value
+    assert not attribution.complete
+    assert (attribution.details["converged"], attribution.details["stopped_by"]) == (False, "budget_ms")
+    assert map_error(attribution.values, reference) < 0.15
 
 
-def test_a_tile_equal_to_its_baseline_has_an_empty_converged_map(model: Model) -> None:
-    question = ask(model, np.zeros((1, 28, 28, 3), dtype=np.uint8), [0])
-    (found,) = attributions("integrated_gradients", question)
-    assert found.values.abs().max() < 1e-5
-    assert found.facts["converged"] is True
+def test_a_tile_equal_to_its_baseline_has_an_empty_converged_map(classifier: Classifier) -> None:
+    (explanation,) = classifier.explain([np.zeros((28, 28, 3), dtype=np.uint8)], METHOD, 0)
+    assert np.abs(explanation.attribution).max() < 1e-5
+    assert explanation.details["converged"] is True
 
 
 @pytest.mark.parametrize("shade", [0, 90, 255])
-def test_a_constant_tile_has_a_finite_map(shade: int, model: Model) -> None:
-    question = ask(model, np.full((1, 28, 28, 3), shade, dtype=np.uint8), [3])
-    (found,) = attributions("integrated_gradients", question, baseline="mean")
-    assert found.values.isfinite().all()
-    assert found.facts["completeness_residual"] < 1e-3
+def test_a_constant_tile_has_a_finite_map(shade: int, classifier: Classifier) -> None:
+    constant = np.full((28, 28, 3), shade, dtype=np.uint8)
+    (explanation,) = classifier.explain([constant], METHOD, 3, baseline="mean")
+    assert np.isfinite(explanation.attribution).all()
+    assert explanation.details["completeness_residual"] < 1e-3
 
 
-def test_black_and_white_are_pixels_and_mean_is_imagenets(question: Question) -> None:
-    mean, std = np.array(question.preprocessing.mean), np.array(question.preprocessing.std)
+def test_black_and_white_are_pixels_and_mean_is_imagenets(model: Model, tiles: Pixels) -> None:
+    mean, std = np.array(model.preprocessing.mean), np.array(model.preprocessing.std)
+    inputs = network_inputs(model, tiles[:1])
     for name, pixel in (("black", np.zeros(3)), ("white", np.ones(3)), ("mean", mean)):
-        found = baseline_input(question, name)[0, :, 0, 0].numpy() * std + mean
-        assert np.allclose(found, pixel, atol=1e-6)
+        baseline = baseline_input(name, inputs, model.preprocessing)
+        assert np.allclose(baseline[0, :, 0, 0].numpy() * std + mean, pixel, atol=1e-6)
 
 
-def test_the_blurred_baseline_keeps_the_colour_and_loses_the_structure(question: Question) -> None:
-    blurred = baseline_input(question, "blur")
-    assert torch.allclose(blurred.mean(dim=(2, 3)), question.inputs.mean(dim=(2, 3)), atol=0.1)
-    assert blurred.std(dim=(2, 3)).mean() < question.inputs.std(dim=(2, 3)).mean() / 2
+def test_the_blurred_baseline_keeps_the_colour_and_loses_the_structure(model: Model, tiles: Pixels) -> None:
+    inputs = network_inputs(model, tiles[:9])
+    blurred = baseline_input("blur", inputs, model.preprocessing)
+    assert torch.allclose(blurred.mean(dim=(2, 3)), inputs.mean(dim=(2, 3)), atol=0.1)
+    assert blurred.std(dim=(2, 3)).mean() < inputs.std(dim=(2, 3)).mean() / 2
 
 
-def test_a_contrast_is_the_difference_of_two_maps(model: Model, tiles: Pixels) -> None:
-    stroma, muscle = (maps("integrated_gradients", ask(model, tiles[:1], [c]), n_steps=6) for c in (7, 5))
-    question = ask(model, tiles[:1], [7])
-    contrast = replace(question, coefficients=question.coefficients - torch.eye(9)[[5]])
-    found = maps("integrated_gradients", contrast, n_steps=6)
-    assert relative_difference(found, stroma - muscle) < 1e-3
+def test_a_contrast_is_the_difference_of_two_maps(classifier: Classifier, tiles: Pixels) -> None:
+    stroma, muscle = (maps(classifier.explain([tiles[0]], METHOD, target, n_steps=6)) for target in (7, 5))
+    contrast = maps(classifier.explain([tiles[0]], METHOD, 7, contrast=5, n_steps=6))
+    assert relative_difference(contrast, stroma - muscle) < 1e-3
 
 
-def test_neighbours_in_a_batch_change_nothing(question: Question) -> None:
-    """Chains of different tiles stand row by row in one batch."""
-    parts = [row(question, index) for index in (1, 5)]
-    together = run([Task(integrated_gradients(part, DEFAULTS)) for part in parts], Evaluator(question.network))
-    for part, found in zip(parts, together, strict=True):
-        (alone,) = attributions("integrated_gradients", part)
-        assert isinstance(found, Attribution)
-        assert map_error(found.values, alone.values) < 2e-3
-        assert found.facts["gradient_evaluations"] == alone.facts["gradient_evaluations"]
+def test_neighbours_in_a_batch_change_nothing(
+    model: Model, classifier: Classifier, tiles: Pixels, samples: list[Sample]
+) -> None:
+    """Chains of different tiles follow one another in the rows of a batch."""
+    tasks = [Task(plan_of(METHOD, samples[index])) for index in (1, 5)]
+    run(tasks, Evaluator(model.network))
+    for index, task in zip((1, 5), tasks, strict=True):
+        (alone,) = classifier.explain([tiles[index]], METHOD, index)
+        assert isinstance(task.outcome, Attribution)
+        assert map_error(task.outcome.values, maps([alone])[0]) < 2e-3
+        assert task.outcome.details["gradient_evaluations"] == alone.details["gradient_evaluations"]
 
 
 def test_the_rule_works_in_float64_with_batch_normalisation(model: Model, tiles: Pixels) -> None:
-    network = double_network()
-    inputs = ask(model, tiles[:1], [0]).inputs.double()
-    question = of_network(network, inputs, [4], model.preprocessing)
-    (found,) = attributions("integrated_gradients", question)
-    assert found.values.dtype == torch.float64
-    assert found.facts["completeness_residual"] < 1e-9
+    classifier = classifier_of(model, double_network())
+    (explanation,) = classifier.explain_inputs(network_inputs(model, tiles[:1]).double(), METHOD, 4)
+    assert explanation.attribution.dtype == np.float64
+    assert explanation.details["completeness_residual"] < 1e-9

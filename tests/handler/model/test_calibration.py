@@ -14,10 +14,10 @@ from handler.api.service import Service
 from handler.classes import CODES, DISCLAIMER, TISSUES
 from handler.model.calibration import CONFIDENCE, Confidence, ConfidenceError, load_confidence, save_confidence
 from handler.model.checkpoint import Model
-from handler.model.engine import Engine
 from tests.conftest import Pixels
 from tests.handler.api.test_image import Encode
-from tests.handler.api.test_service import answer
+from tests.support.answers import answer
+from tests.support.explaining import classifier_of
 
 
 def some(**changes: Any) -> Confidence:
@@ -92,7 +92,7 @@ def test_the_distance_is_mahalanobis() -> None:
 
 
 def service_with(model: Model, confidence: Confidence | None) -> Service:
-    return Service(Engine(replace(model, confidence=confidence), torch.device("cpu")), ImageLimits())
+    return Service(classifier_of(replace(model, confidence=confidence)), ImageLimits())
 
 
 def test_an_answer_says_what_it_is_worth(model: Model, tiles: Pixels, encode: Encode) -> None:

@@ -1,0 +1,174 @@
+"""The project's core in Python: images in, predictions and explanations out, as arrays and values.
+
+JSON, pictures and HTTP are the concern of handler/api.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from handler.classes import TISSUES, Tissue
+from handler.explain.batching import MAX_BATCH, chunks
+from handler.explain.cache import AttributionCache
+from handler.explain.explainer import Explainer, Explanation, Job
+from handler.explain.registry import DEFAULT_METHOD, METHODS
+from handler.model.calibration import Confidence
+from handler.model.checkpoint import Model, load_model
+from handler.model.engine import Engine, Forward, Image
+from handler.model.network import embedding
+
+# One class for all images, one for each, or None for each image's predicted class.
+Target = int | Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The classification of one image.
+
+    `logits` and `probabilities` are float64 `[9]`, in the order of `handler.classes`. `probabilities` sum to 1; if
+    `calibrated`, a temperature makes them match observed frequencies (Guo et al., arXiv 1706.04599).
+
+    What needs a calibrated model is None or empty without one. `ood_score` is the squared Mahalanobis distance to the
+    nearest class of the training tiles (Lee et al., arXiv 1807.03888), `ood_threshold` the one that 95 % of real tiles
+    stay under. `prediction_sets` give, for a coverage such as "0.9", class ids by falling probability (Sadinle et al.,
+    arXiv 1609.00451).
+    """
+
+    logits: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    calibrated: bool
+    ood_score: float | None
+    ood_threshold: float | None
+    prediction_sets: Mapping[str, Sequence[int]]
+
+    @property
+    def tissue(self) -> Tissue:
+        """The predicted class."""
+        return TISSUES[int(self.logits.argmax())]
+
+    @property
+    def probability(self) -> float:
+        """Of the predicted class, in [0, 1]."""
+        return float(self.probabilities[self.tissue.class_id])
+
+    @property
+    def in_distribution(self) -> bool | None:
+        """Whether the image is like the training tiles."""
+        if self.ood_score is None or self.ood_threshold is None:
+            return None
+        return self.ood_score <= self.ood_threshold
+
+
+class Classifier:
+    """Classifies and explains images with one model."""
+
+    def __init__(self, engine: Engine, cache: AttributionCache | None = None) -> None:
+        """Use an engine, and a cache of explanations, if any."""
+        self.engine = engine
+        self._explainer = Explainer(engine.model, cache)
+
+    @classmethod
+    def load(cls, folder: Path, device: torch.device | str = "cpu") -> "Classifier":
+        """A checkpoint folder or an unpacked archive, run by PyTorch. Raises what `load_model` raises."""
+        return cls(Engine(load_model(folder, device), torch.device(device)))
+
+    @property
+    def model(self) -> Model:
+        """The model, with its identity and preprocessing."""
+        return self.engine.model
+
+    def predict(self, images: Sequence[Image]) -> list[Prediction]:
+        """Classify uint8 RGB images `[H, W, 3]` of any sizes. Raises `ArithmeticError` if a logit is not finite."""
+        return [item for batch in _batches(images) for item in self.predictions(self.engine.forward(batch))]
+
+    def explain(
+        self,
+        images: Sequence[Image],
+        method: str = DEFAULT_METHOD,
+        target: Target = None,
+        contrast: int | None = None,
+        **parameters: Any,
+    ) -> list[Explanation]:
+        """Explain uint8 RGB images `[H, W, 3]` of any sizes by a method of `handler.explain.registry`.
+
+        The explained score is the logit of class `target` (0 to 8), minus that of class `contrast`, if any.
+        `parameters` are the method's; those not given have their defaults.
+
+        Raises `KeyError` if there is no such method, `ValueError` for a wrong parameter or number of targets,
+        `ArithmeticError` if a map is not finite, and what the method raises.
+        """
+        forwards = [forward for batch in _batches(images) for forward in self.engine.forward(batch).split()]
+        return self._explain(forwards, images, method, target, contrast, parameters)
+
+    def explain_inputs(
+        self, inputs: Tensor, method: str = DEFAULT_METHOD, target: Target = None, **parameters: Any
+    ) -> list[Explanation]:
+        """Like `explain`, for inputs of the network `[N, 3, I, I]`, in its units and number type."""
+        forwards = [forward for batch in inputs.split(MAX_BATCH) for forward in self.engine.run(batch).split()]
+        return self._explain(forwards, [None] * len(inputs), method, target, None, parameters)
+
+    def predictions(self, forward: Forward) -> list[Prediction]:
+        """The predictions of one pass of the network. Raises `ArithmeticError` if a logit is not finite."""
+        logits = forward.logits.double().cpu()
+        if not logits.isfinite().all():
+            raise ArithmeticError("the network gave logits that are not finite")
+        confidence = self.model.confidence
+        if confidence is None:
+            rows = zip(logits.numpy(), logits.softmax(dim=1).numpy(), strict=True)
+            return [Prediction(*row, False, None, None, {}) for row in rows]
+        probabilities = (logits / confidence.temperature).softmax(dim=1)
+        ood_scores = confidence.ood_scores(embedding(forward.features)).tolist()
+        return [
+            Prediction(
+                logits=logits[index].numpy(),
+                probabilities=probabilities[index].numpy(),
+                calibrated=True,
+                ood_score=ood_score,
+                ood_threshold=confidence.ood_threshold,
+                prediction_sets=_prediction_sets(confidence, probabilities[index].tolist()),
+            )
+            for index, ood_score in enumerate(ood_scores)
+        ]
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Compute explanations of many images by many methods together. A job that fails does not affect the others."""
+        self._explainer.run(jobs)
+
+    def _explain(
+        self,
+        forwards: Sequence[Forward],
+        images: Sequence[Image | None],
+        method: str,
+        target: Target,
+        contrast: int | None,
+        parameters: Mapping[str, Any],
+    ) -> list[Explanation]:
+        complete = METHODS[method].complete(parameters)
+        targets = [target] * len(forwards) if target is None or isinstance(target, int) else target
+        jobs = [
+            Job(
+                forward,
+                METHODS[method],
+                complete,
+                int(forward.logits.argmax()) if class_id is None else class_id,
+                contrast,
+                image=image,
+            )
+            for forward, image, class_id in zip(forwards, images, targets, strict=True)
+        ]
+        self.run(jobs)
+        return [job.result() for job in jobs]
+
+
+def _batches(images: Sequence[Image]) -> list[Sequence[Image]]:
+    return [images[part.start : part.stop] for part in chunks(len(images))]
+
+
+def _prediction_sets(confidence: Confidence, probabilities: list[float]) -> dict[str, list[int]]:
+    return {coverage: confidence.prediction_set(probabilities, coverage) for coverage in confidence.thresholds}
