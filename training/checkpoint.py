@@ -1,4 +1,4 @@
-"""Writing a trained network and the card that stands beside it."""
+"""Writing a trained network and its card."""
 
 import json
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torchvision.models import ResNet
+from torch import nn
 
 from handler.model.checkpoint import file_digest
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 
 
-def save_weights(network: ResNet, path: Path, dtype: torch.dtype = torch.float16) -> str:
+def save_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float16) -> str:
     """Store the state dict with floating-point values as `dtype`; returns the file's SHA-256."""
     state = {
         name: (value.detach().cpu().to(dtype) if value.is_floating_point() else value.cpu()).contiguous()

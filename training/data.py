@@ -4,14 +4,13 @@ import argparse
 import sys
 import zipfile
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from handler.classes import NUM_CLASSES
 from handler.model.checkpoint import file_digest
@@ -140,26 +139,28 @@ def as_tiles(split: Split) -> Tensor:
     return torch.from_numpy(split.images).permute(0, 3, 1, 2).float() / 255
 
 
-class TileDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Tiles uint8 `[3, S, S]` with labels. Whole batches are gathered by one indexing operation."""
+class TileStream:
+    """The tiles of a split in one shuffled order after another, without end.
 
-    def __init__(self, split: Split) -> None:
-        self.tiles = torch.from_numpy(split.images).permute(0, 3, 1, 2).contiguous()
-        self.labels = torch.from_numpy(split.labels)
+    What is at a position depends on the seed alone, so a run can resume anywhere.
+    """
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def __init__(self, split: Split, seed: int) -> None:
+        self._tiles = torch.from_numpy(split.images).permute(0, 3, 1, 2).contiguous()
+        self._labels = torch.from_numpy(split.labels)
+        self._order = lru_cache(maxsize=2)(partial(_shuffled, len(split), seed))
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.tiles[index], self.labels[index]
+    def read(self, start: int, count: int) -> tuple[Tensor, Tensor]:
+        """`count` tiles uint8 `[N, 3, S, S]` from a position on, with their labels."""
+        size = len(self._labels)
+        places = torch.arange(start, start + count)
+        passes = (places // size).unique().tolist()
+        indices = torch.cat([self._order(number)[places[places // size == number] % size] for number in passes])
+        return self._tiles[indices], self._labels[indices]
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        return self.tiles[indices], self.labels[indices]
 
-
-def keep_batch(batch: Any) -> Any:
-    """Collate function for `TileDataset`, which already returns whole batches."""
-    return batch
+def _shuffled(size: int, seed: int, number: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng((seed, number)).permutation(size))
 
 
 def add_data_argument(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.data import DataError, TileDataset, read_npz, verify_md5
+from training.data import DataError, TileStream, read_npz, verify_md5
 from training.synthetic import generate, write_dataset
 
 
@@ -81,8 +81,19 @@ def test_a_changed_download_is_refused(tmp_path: Path) -> None:
         verify_md5(path, "a8b06965200029087d5bd730944a56c1")
 
 
-def test_a_batch_is_gathered_in_order() -> None:
+def test_a_stream_is_one_permutation_after_another() -> None:
     split = generate(18, seed=0)
-    tiles, labels = TileDataset(split).__getitems__([5, 2])
-    assert torch.equal(tiles, torch.from_numpy(split.images[[5, 2]]).permute(0, 3, 1, 2))
-    assert labels.tolist() == [5, 2]
+    tiles, labels = TileStream(split, seed=0).read(0, 36)
+    for part in (slice(18), slice(18, 36)):
+        found = {tile.numpy().tobytes() for tile in tiles[part].permute(0, 2, 3, 1).contiguous()}
+        assert found == {image.tobytes() for image in split.images}
+    assert labels[:18].tolist() != labels[18:].tolist()
+
+
+def test_a_stream_reads_the_same_at_a_position_however_it_came_there() -> None:
+    split = generate(18, seed=0)
+    whole = TileStream(split, seed=1).read(0, 50)
+    part = TileStream(split, seed=1).read(31, 10)
+    assert torch.equal(part[0], whole[0][31:41])
+    assert torch.equal(part[1], whole[1][31:41])
+    assert not torch.equal(TileStream(split, seed=2).read(0, 50)[1], whole[1])
