@@ -13,10 +13,18 @@ WORKDIR /app
 FROM base AS build-server
 ARG VARIANT=cpu
 RUN python -m venv /opt/venv && /opt/venv/bin/pip install pip==26.3
-COPY pyproject.toml constraints.txt ./
-# PyTorch's wheels without CUDA are a twentieth of the others' size and lie on its own index.
-RUN if [ "$VARIANT" = cpu ]; then export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu; fi \
-    && /opt/venv/bin/pip install --group serve --constraint constraints.txt
+COPY serve.lock ./
+# The lock has a digest for every file on PyPI. PyTorch's wheels without CUDA, a twentieth of the others' size, are on its
+# own index only, so for the CPU these two are installed by version, and CUDA's libraries are left out.
+RUN cp serve.lock install.lock \
+    && if [ "$VARIANT" = cpu ]; then \
+        /opt/venv/bin/pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
+            $(grep --only-matching --extended-regexp '^(torch|torchvision)==[^ ;]+' serve.lock) \
+        && sed --in-place --regexp-extended '/^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/,/[^\\]$/d' \
+            install.lock; \
+    fi \
+    && /opt/venv/bin/pip install --no-deps --require-hashes --requirement install.lock \
+    && /opt/venv/bin/pip check
 COPY handler handler
 COPY export export
 COPY training training

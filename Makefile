@@ -6,13 +6,17 @@ DEMO_BIN := .venv-demo/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
 SOURCES := $(wildcard handler/*.py handler/*/*.py export/*.py export/*.yaml)
 
-.PHONY: serve stop demo screenshots test check train evaluate report export loadtest bench lock audit sbom clean
+.PHONY: help serve stop demo screenshots test test-quick check train evaluate report export loadtest bench lock audit sbom clean
 
-## serve: build what is missing, start TorchServe, print ready after a real prediction; Ctrl-C ends it
+## help: list the targets
+help:
+	@sed -n 's/^## \([a-z-]*\): /\1\t/p' Makefile | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+## serve: install, export and start the server; prints ready after a real prediction; Ctrl-C stops it
 serve: .venv/serve.stamp model_store/manifest.json
 	$(BIN)/python -m serving start
 
-## stop: end the server that `make serve` started
+## stop: stop the server that `make serve` started
 stop:
 	$(BIN)/python -m serving stop
 
@@ -20,18 +24,24 @@ stop:
 demo: .venv-demo/demo.stamp
 	$(DEMO_BIN)/python -m demo $(ARGS)
 
-## screenshots: docs/demo/, made anew in a real browser against a real server
+## screenshots: take the pictures of docs/demo/ in a real browser against a real server
 screenshots: .venv/test.stamp .venv-demo/demo.stamp
 	SCREENSHOTS=docs/demo $(BIN)/pytest tests/demo/test_tabs.py
 
-## test: style, types, then every test
+## test-quick: the tests that need no server, browser, cluster or training; under a minute
+test-quick: .venv/test.stamp
+	$(BIN)/pytest -m "not (server or browser or ray or slow)"
+
+## test: style, types, import rules, then every test
 test: .venv/test.stamp .venv-demo/demo.stamp check
 	$(BIN)/pytest
 
+## check: style, types and who imports whom
 check: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 ## train: a teacher if there is none, then the recipe of the shipped weights (DATA=FILE.npz, TEACHER=FILE, ARGS)
 train: .venv/test.stamp $(TEACHER)
@@ -63,12 +73,12 @@ loadtest: .venv/serve.stamp .venv/loadtest.stamp model_store/manifest.json
 bench: .venv/test.stamp .venv-bench/bench.stamp model_store/manifest.json
 	$(BIN)/python -m bench $(ARGS)
 
-## audit: known vulnerabilities of every pinned package; fails too where one could not be looked up
+## audit: report known vulnerabilities of every pinned package; fails if one could not be looked up
 audit: .venv/audit.stamp
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement serve.lock
 	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt --requirement demo/constraints.txt
 
-## sbom: what the server is made of, in CycloneDX, with a digest for every file that pip may install
+## sbom: write the server's bill of materials in CycloneDX, with a digest for every file that pip may install
 sbom: .venv/audit.stamp
 	mkdir -p runs
 	$(BIN)/cyclonedx-py requirements serve.lock --pyproject pyproject.toml --output-reproducible --output-file runs/sbom.json
@@ -80,7 +90,7 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
 
-# Nothing is installed for the server whose digest is not in the lock.
+# pip installs for the server only files whose digest is in the lock.
 .venv/serve.stamp: serve.lock | .venv/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement serve.lock
 	touch $@
@@ -89,12 +99,12 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(BIN)/pip install --quiet --disable-pip-version-check --group $* --constraint constraints.txt
 	touch $@
 
-# Gradio does not allow the project's Pillow, so the page has an environment of its own.
+# Gradio does not allow the project's Pillow, so the page has its own environment.
 .venv-demo/bin/pip:
 	$(PYTHON) -m venv .venv-demo
 	$(DEMO_BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
 
-# Servers to compare with, which pin what they like.
+# The servers to compare with pin other versions.
 .venv-bench/bench.stamp: pyproject.toml bench/constraints.txt
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check pip==26.3
@@ -105,7 +115,7 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(DEMO_BIN)/pip install --quiet --disable-pip-version-check --group demo --constraint demo/constraints.txt
 	touch $@
 
-## lock: pin what the direct dependencies pull in
+## lock: pin the packages that the direct dependencies pull in
 lock: .venv/bin/pip .venv-demo/bin/pip
 	$(BIN)/pip install --group test
 	$(BIN)/pip freeze > constraints.txt
@@ -114,5 +124,6 @@ lock: .venv/bin/pip .venv-demo/bin/pip
 	$(DEMO_BIN)/pip install --group demo
 	$(DEMO_BIN)/pip freeze > demo/constraints.txt
 
+## clean: remove environments, caches and everything that was built
 clean:
-	rm -rf .venv .venv-demo .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json
+	rm -rf .venv .venv-demo .venv-bench .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json

@@ -37,7 +37,9 @@ class Ceiling:
         torch.set_num_threads(self._threads)
         for _ in range(rounds + 1):
             start = time.perf_counter()
-            self._engine.forward(list(self._decoders.map(lambda image: decode_image(image, limits), images[:batch])))
+            self._engine.forward(
+                list(self._decoders.map(lambda image: decode_image(image, limits).pixels, images[:batch]))
+            )
             seconds.append(time.perf_counter() - start)
         torch.set_num_threads(threads)
         return round(batch / statistics.median(seconds[1:]), 2)

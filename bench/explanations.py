@@ -11,7 +11,6 @@ Three measurements against one server, compared within the run:
 import argparse
 import io
 import json
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import requests
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 TILE = Path(__file__).parent.parent / "docs" / "tile.png"
 METHODS = (
@@ -65,11 +65,11 @@ def post(session: requests.Session, url: str, image: bytes, options: dict[str, s
 
 def server_seconds(metrics_url: str) -> float:
     """All time TorchServe has spent in `pathmnist`'s workers, without the queue."""
-    text = requests.get(f"{metrics_url}/metrics", timeout=30).text
+    families = list(text_string_to_metric_families(requests.get(f"{metrics_url}/metrics", timeout=30).text))
 
     def total(name: str) -> float:
-        found = re.findall(rf'^{name}\{{[^}}]*model_name="pathmnist"[^}}]*\}} (\S+)', text, re.MULTILINE)
-        return sum(map(float, found))
+        samples = [sample for family in families for sample in family.samples if sample.name == name]
+        return sum(sample.value for sample in samples if sample.labels["model_name"] == "pathmnist")
 
     return (total("ts_inference_latency_microseconds") - total("ts_queue_latency_microseconds")) / 1e6
 

@@ -13,6 +13,7 @@ from handler.api.service import Service
 from handler.classifier import Classifier
 from handler.explain.cache import AttributionCache, open_cache
 from handler.model.engine import open_engine
+from handler.request_ids import REQUEST_ID, log_request_ids
 
 # An entry for the edge's log. The edge removes it from the response.
 LOG_HEADER = "X-Facts"
@@ -26,6 +27,7 @@ class PathMNISTHandler:
 
     def initialize(self, context: Any) -> None:
         """Load the model from the unpacked archive onto the worker's device."""
+        self._request_ids = log_request_ids()
         properties = context.system_properties
         settings = context.model_yaml_config.get("handler", {})
         gpu = properties.get("gpu_id")
@@ -44,7 +46,8 @@ class PathMNISTHandler:
             RawRequest(fields, self._explains or context.get_request_header(index, "explain") == "True")
             for index, fields in enumerate(data)
         ]
-        responses = self._service.respond(requests)
+        with self._request_ids.of(context.get_request_header(index, REQUEST_ID) for index in range(len(data))):
+            responses = self._service.respond(requests)
         for index, response in enumerate(responses):
             context.set_response_content_type(index, "application/json")
             context.set_response_status(response.status, response.status.phrase, index)

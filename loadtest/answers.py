@@ -46,10 +46,14 @@ def refusal(status: int, body: Any) -> str:
         return f"{status} without an error code"
 
 
-def fault(body: Any, request_id: str | None, method: str | None) -> str | None:
-    """What is wrong with an answer of status 200 to a request for one method's map, or for none; None if nothing is."""
+def fault(
+    body: Any, request_id: str | None, method: str | None, size: tuple[int, int] = (MAP_SIDE, MAP_SIDE)
+) -> str | None:
+    """What is wrong with an answer of status 200 to a tile of this width and height, with one method's map or none.
+
+    None if nothing is."""
     try:
-        return _identity_fault(request_id) or _class_fault(body) or _map_fault(body, method)
+        return _identity_fault(request_id) or _class_fault(body) or _map_fault(body, method, size)
     except (KeyError, TypeError, ValueError, OSError):
         return "answer is malformed"
 
@@ -75,7 +79,7 @@ def _class_fault(body: Any) -> str | None:
     return None
 
 
-def _map_fault(body: Any, method: str | None) -> str | None:
+def _map_fault(body: Any, method: str | None, size: tuple[int, int]) -> str | None:
     if method is None:
         return "explanation was not asked for" if "explanations" in body else None
     (explanation,) = body["explanations"]
@@ -84,9 +88,16 @@ def _map_fault(body: Any, method: str | None) -> str | None:
     if explanation["target"]["code"] != body["prediction"]["code"]:
         return "explanation is of another class"
     for name in ("heatmap", "overlay"):
-        if _size(explanation[name]) != (MAP_SIDE, MAP_SIDE):
+        if _size(explanation[name]) != map_size(size):
             return f"{name} has another size"
     return None
+
+
+def map_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the pictures for a tile: its aspect, with `MAP_SIDE` pixels on the longer side."""
+    scale = MAP_SIDE / max(size)
+    width, height = (max(1, round(side * scale)) for side in size)
+    return width, height
 
 
 def _size(encoded: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Locust's entry point: who asks what, how answers are judged, and when a run has failed.
+"""Locust's entry point: the requests, the judgement of answers, and when a run has failed.
 
 `python -m locust -f loadtest/locustfile.py --host URL`; `docs/load.md` has the options.
 """
@@ -18,7 +18,7 @@ from locust.stats import RequestStats, StatsEntry
 from loadtest import shapes
 from loadtest.answers import Ledger, fault, refusal
 from loadtest.slo import Measured, SloError, judge, read_objectives
-from loadtest.tiles import Tile, load_tiles
+from loadtest.tiles import Tile, TilesError, load_tiles
 
 # Of ten requests, by name.
 MIX = {"predict": 6, "gradcam": 3, "integrated_gradients": 1}
@@ -26,7 +26,7 @@ TOLERANCE = 0.07
 
 
 class TileUser(FastHttpUser):
-    """Sends one tile every --pace seconds, or as soon as the answer is there where that takes longer."""
+    """Sends one tile every --pace seconds, or as soon as the answer arrives if that takes longer."""
 
     tiles: ClassVar[list[Tile]] = []
     ledger: ClassVar[Ledger] = Ledger()
@@ -59,7 +59,7 @@ class TileUser(FastHttpUser):
                 response.failure(reason)
 
     def _reason(self, response: Any, tile: Tile, method: str | None) -> str | None:
-        """Why a response is a failure; None where it is none."""
+        """Why a response is a failure; None if it is not."""
         if response.status_code == 0:
             return "no answer"
         try:
@@ -68,7 +68,7 @@ class TileUser(FastHttpUser):
             return f"{response.status_code} without JSON"
         if response.status_code != 200:
             return refusal(response.status_code, body)
-        if reason := fault(body, response.headers.get("X-Request-Id"), method):
+        if reason := fault(body, response.headers.get("X-Request-Id"), method, tile.size):
             return reason
         agrees = self.ledger.agrees(tile.key, body["prediction"]["code"])
         return None if agrees else "class differs from the first answer"
@@ -78,7 +78,9 @@ def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     group = parser.add_argument_group("PathMNIST options")
     group.add_argument("--shape", choices=list(shapes.SHAPES), default="constant", help="how users come and go")
     group.add_argument("--pace", type=float, default=1, help="seconds from one request of a user to the next")
-    group.add_argument("--tiles", default="", help="folder of images, or MedMNIST's .npz; default: generated")
+    group.add_argument(
+        "--tiles", default="", help="folder of images, also in subfolders, or MedMNIST's .npz; default: generated"
+    )
     group.add_argument("--tile-count", type=int, default=64)
     group.add_argument("--seed", type=int, default=0, help="which tiles are generated or drawn")
     group.add_argument("--slo", default=str(Path(__file__).parent / "slo.toml"), help="objectives, a TOML file")
@@ -88,16 +90,17 @@ def choose_shape(environment: Environment, **_: Any) -> None:
     options = _options(environment)
     try:
         read_objectives(Path(options.slo))
-    except SloError as error:
+        _tiles(options)
+    except (SloError, TilesError) as error:
         sys.exit(f"loadtest: {error}")
     environment.shape_class = shapes.SHAPES[options.shape]()
     environment.shape_class.runner = environment.runner
 
 
 def prepare(environment: Environment, **_: Any) -> None:
-    """In every process: a worker has the master's options by then."""
+    """In every process; by then a worker has the master's options."""
     options = _options(environment)
-    TileUser.tiles = load_tiles(Path(options.tiles) if options.tiles else None, options.tile_count, options.seed)
+    TileUser.tiles = _tiles(options)
     TileUser.ledger = Ledger()
 
 
@@ -110,7 +113,7 @@ def compare_classes(client_id: str, data: dict[str, Any]) -> None:
 
 
 def conclude(environment: Environment, **_: Any) -> None:
-    """Print what was kept and missed; where anything was, the process ends with 1."""
+    """Print which objectives were kept and missed; the exit code is 1 if any was missed."""
     runner = environment.runner
     if runner is None or isinstance(runner, WorkerRunner):
         return
@@ -133,6 +136,10 @@ def measure(stats: RequestStats) -> dict[str, Measured]:
 def _measured(entry: StatsEntry) -> Measured:
     p50, p95, p99 = (entry.get_response_time_percentile(share) for share in (0.5, 0.95, 0.99))
     return Measured(p50, p95, p99, entry.fail_ratio, entry.num_requests)
+
+
+def _tiles(options: Namespace) -> list[Tile]:
+    return load_tiles(Path(options.tiles) if options.tiles else None, options.tile_count, options.seed)
 
 
 def _options(environment: Environment) -> Namespace:

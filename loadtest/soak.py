@@ -11,123 +11,98 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
 import requests
 
 from loadtest.__main__ import ROOT, server
 from loadtest.answers import fault, refusal
-from loadtest.tiles import load_tiles
+from loadtest.memory import Memory
+from loadtest.tiles import Tile, load_tiles
 
 SAMPLES = 40
-WARM_UP = 0.2
-MIB = 2**20
-# A part of each process's command line, and what the report calls it; a worker has its own number there.
-PROCESSES = {
-    "model_service_worker.py": "worker",
-    "org.pytorch.serve.ModelServer": "frontend",
-    "serving.gateway.app": "edge",
-}
+TILES = 32
 
 
-@dataclass
-class Memory:
-    """Resident MiB of the server's processes, by name, each time with the requests answered until then."""
+class Soak:
+    """A number of requests that several users share, their failures, and the memory meanwhile."""
 
-    requests: list[int] = field(default_factory=list)
-    resident: dict[str, list[float]] = field(default_factory=dict)
+    def __init__(self, url: str, total: int, seconds: float) -> None:
+        self._url = url
+        self._total = total
+        self._deadline = time.monotonic() + seconds
+        self._tiles = load_tiles(None, TILES, seed=0)
+        self._lock = threading.Lock()
+        self._numbers = iter(range(total))
+        self._answered = 0
+        self._failures: list[str] = []
+        self._memory = Memory()
+        self._memory.read(0)
 
-    def read(self, answered: int) -> None:
-        self.requests.append(answered)
-        for name, process in _server_processes():
-            self.resident.setdefault(name, []).append(process.memory_info().rss / MIB)
+    def ask(self) -> None:
+        """Send requests, as one user, until all are sent or the time is over."""
+        with requests.Session() as session:
+            for number in self._remaining():
+                self._note(_ask(session, self._url, number, self._tiles[number % TILES]))
 
-    def to_json(self) -> dict[str, Any]:
-        """By process: MiB at the start, after the warm-up and at the end, and the slope since in MiB a thousand
-        requests."""
-        first = sum(moment < WARM_UP * self.requests[-1] for moment in self.requests)
-        report = {}
-        for name, sizes in sorted(self.resident.items()):
-            slope = np.polyfit(self.requests[first:], sizes[first:], 1)[0] * 1000
-            report[name] = {
-                "start_mib": round(sizes[0], 1),
-                "warm_mib": round(sizes[first], 1),
-                "end_mib": round(sizes[-1], 1),
-                "slope_mib_per_1000": round(float(slope), 3),
-            }
-        return report
+    def report(self) -> dict[str, Any]:
+        return {
+            "requests": self._answered,
+            "failures": len(self._failures),
+            "reasons": sorted(set(self._failures)),
+            "memory": self._memory.to_json(),
+        }
 
+    def _remaining(self) -> Iterator[int]:
+        while time.monotonic() < self._deadline:
+            with self._lock:
+                number = next(self._numbers, None)
+            if number is None:
+                return
+            yield number
 
-def _server_processes() -> Iterator[tuple[str, psutil.Process]]:
-    for process in psutil.Process().children(recursive=True):
-        command = " ".join(process.cmdline())
-        for part, name in PROCESSES.items():
-            if part in command:
-                number = command.partition(".ts.sock.")[2][:4]
-                yield f"{name} {number}".strip(), process
+    def _note(self, failure: str | None) -> None:
+        with self._lock:
+            self._answered += 1
+            if failure:
+                self._failures.append(failure)
+            if self._answered % max(1, self._total // SAMPLES) == 0:
+                self._memory.read(self._answered)
 
 
 def soak(url: str, total: int, users: int, minutes: float) -> dict[str, Any]:
-    """Send `total` requests, `users` at a time, or what `minutes` allow; returns the report."""
-    tiles = load_tiles(None, 32, seed=0)
-    memory, failures, numbers = Memory(), list[str](), iter(range(total))
-    deadline = time.monotonic() + minutes * 60
-    turn = threading.Lock()
-    answered = 0
-
-    def work() -> None:
-        nonlocal answered
-        with requests.Session() as session:
-            while time.monotonic() < deadline:
-                with turn:
-                    number = next(numbers, None)
-                if number is None:
-                    return
-                reason = _ask(session, url, number, tiles[number % len(tiles)].image)
-                with turn:
-                    answered += 1
-                    failures.extend([reason] if reason else [])
-                    if answered % max(1, total // SAMPLES) == 0:
-                        memory.read(answered)
-
-    memory.read(0)
+    """Send `total` requests, `users` at a time, or as many as `minutes` allow; returns the report."""
+    run = Soak(url, total, minutes * 60)
     with ThreadPoolExecutor(users) as pool:
-        for future in [pool.submit(work) for _ in range(users)]:
-            future.result()
-    return {
-        "requests": answered,
-        "failures": len(failures),
-        "reasons": sorted(set(failures)),
-        "memory": memory.to_json(),
-    }
+        for user in [pool.submit(run.ask) for _ in range(users)]:
+            user.result()
+    return run.report()
 
 
-def _ask(session: requests.Session, url: str, number: int, tile: bytes) -> str | None:
-    """Send one request; returns why its answer is wrong, None where it is right."""
-    verb, method = _question(number)
-    options = {"method" if verb == "explanations" else "explain": method} if method else {}
-    response = session.post(f"{url}/{verb}/pathmnist", params=options, data=tile, timeout=120)
+def _ask(session: requests.Session, url: str, number: int, tile: Tile) -> str | None:
+    """Send one request; returns why its answer is wrong, None if it is right."""
+    verb, option, method = _route(number)
+    options = {option: method} if method else {}
+    response = session.post(f"{url}/{verb}/pathmnist", params=options, data=tile.image, timeout=120)
     body = response.json()
     if response.status_code != 200:
         return refusal(response.status_code, body)
-    return fault(body, response.headers.get("X-Request-Id"), method)
+    return fault(body, response.headers.get("X-Request-Id"), method, tile.size)
 
 
-def _question(number: int) -> tuple[str, str | None]:
+def _route(number: int) -> tuple[str, str, str | None]:
+    """Verb, option and method of a request."""
     if number % 20 == 0:
-        return "explanations", "saliency"
-    return "predictions", "gradcam" if number % 10 == 5 else None
+        return "explanations", "method", "saliency"
+    return "predictions", "explain", "gradcam" if number % 10 == 5 else None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=6000)
     parser.add_argument("--users", type=int, default=4, help="requests under way at a time")
-    parser.add_argument("--minutes", type=float, default=60, help="the end, also where requests are left")
+    parser.add_argument("--minutes", type=float, default=60, help="end after this time even if requests are left")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     arguments = parser.parse_args()
     with server(arguments.model_store) as url:

@@ -1,43 +1,65 @@
-"""The images that load is made of: generated tiles, or those of a file or a folder."""
+"""The images that a load test sends: generated tiles, or those of a file or a folder."""
 
 import hashlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 SIDE = 224
 # Haematoxylin, eosin, stroma and slide: what a generated tile's regions are coloured with.
 STAINS = np.array([(94, 60, 140), (205, 120, 170), (232, 190, 215), (242, 240, 243)], np.float32)
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+
+
+class TilesError(ValueError):
+    """A source of tiles that cannot be used."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """An image file, and a key that is the same in every process for the same bytes."""
+    """An image file, and its width and height in pixels as it is shown."""
 
     image: bytes
+    size: tuple[int, int]
 
     @property
     def key(self) -> str:
+        """The same in every process for the same bytes."""
         return hashlib.sha256(self.image).hexdigest()[:16]
 
 
 def load_tiles(source: Path | None, count: int, seed: int) -> list[Tile]:
-    """At most `count` tiles: generated where there is no source; raises `ValueError` where it holds none."""
+    """At most `count` tiles: generated ones without a source, otherwise a random choice of the images in a MedMNIST
+    file or in a folder and its subfolders. Raises `TilesError` if there is none."""
     if source is None:
-        images = [generate(seed + number) for number in range(count)]
-    elif source.is_dir():
-        files = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
-        images = [path.read_bytes() for path in files[:count]]
-    else:
-        images = _from_npz(source, count, seed)
-    if not images:
-        raise ValueError(f"{source} holds no images")
-    return [Tile(image) for image in images]
+        return [Tile(generate(seed + number), (SIDE, SIDE)) for number in range(count)]
+    candidates = _files(source, seed) if source.is_dir() else _from_npz(source, count, seed)
+    tiles = list(islice((tile for image in candidates if (tile := _as_tile(image))), count))
+    if not tiles:
+        raise TilesError(f"{source} holds no images")
+    return tiles
+
+
+def _files(folder: Path, seed: int) -> Iterator[bytes]:
+    """The files of a folder and its subfolders in random order, so that a few are of all classes."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for number in np.random.default_rng(seed).permutation(len(files)):
+        yield files[number].read_bytes()
+
+
+def _as_tile(file: bytes) -> Tile | None:
+    """None if the file is no image."""
+    try:
+        with Image.open(io.BytesIO(file)) as image:
+            image.load()
+            return Tile(file, ImageOps.exif_transpose(image).size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
 
 
 def generate(seed: int) -> bytes:
@@ -52,14 +74,18 @@ def generate(seed: int) -> bytes:
     return _png(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _from_npz(path: Path, count: int, seed: int) -> list[bytes]:
+def _from_npz(path: Path, count: int, seed: int) -> Iterator[bytes]:
     """Test images of a MedMNIST file, drawn without replacement."""
-    with np.load(path, allow_pickle=False) as arrays:
-        if "test_images" not in arrays:
-            raise ValueError(f"{path} holds no array test_images")
-        images = arrays["test_images"]
-    chosen = np.random.default_rng(seed).permutation(len(images))[:count]
-    return [_png(images[number]) for number in chosen]
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images = arrays["test_images"]
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise ValueError(f"test_images is {images.dtype} {images.shape}, not uint8 [N, H, W, 3]")
+        for number in np.random.default_rng(seed).permutation(len(images))[:count]:
+            yield _png(images[number])
+    # numpy, zipfile and zlib each have errors of their own for damaged files.
+    except Exception as error:
+        raise TilesError(f"{path.name} is not a MedMNIST file: {error}") from error
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

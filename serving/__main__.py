@@ -6,13 +6,14 @@ import signal
 import sys
 from pathlib import Path
 
+from serving.gateway.settings import ROOT, SettingsError, read_properties, read_settings
 from serving.ports import free_addresses
-from serving.supervisor import ROOT, ServerError, TorchServe, read_properties, stop_running
+from serving.supervisor import ServerError, TorchServe, stop_running
 from serving.update import update
 
 
 def start(arguments: argparse.Namespace) -> None:
-    """Start, print ready after a real prediction, and stay until the server ends or a signal comes."""
+    """Start, print ready after a real prediction, and run until the server ends or a signal arrives."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server = _server(arguments)
     try:
@@ -24,8 +25,6 @@ def start(arguments: argparse.Namespace) -> None:
             server.wait()
     except KeyboardInterrupt:
         print("stopped")
-    except ServerError as error:
-        sys.exit(f"serve: {error}")
 
 
 def stop(arguments: argparse.Namespace) -> None:
@@ -33,21 +32,20 @@ def stop(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Exit with an error unless a running server predicts."""
+    """Print what a running server predicts for an example tile; exit with an error if it does not."""
     try:
-        _server(arguments).ask("predictions")
+        answer = _server(arguments).ask("explanations" if arguments.explain else "predictions")
     except (OSError, ValueError) as error:
         sys.exit(f"check: {error}")
+    methods = [item["method"] for item in answer.get("explanations", [])]
+    print(" ".join([answer["prediction"]["code"], f"{answer['prediction']['probability']:.4f}", *methods]))
 
 
 def update_model(arguments: argparse.Namespace) -> None:
     if arguments.folder is None:
         sys.exit("update: name the folder of an export")
-    try:
-        version = update(read_properties(arguments.config), arguments.model_store, arguments.folder)
-        print(f"serving {version}")
-    except ServerError as error:
-        sys.exit(f"update: {error}")
+    settings = read_settings(read_properties(arguments.config))
+    print(f"serving {update(settings, arguments.model_store, arguments.folder)}")
 
 
 def _server(arguments: argparse.Namespace) -> TorchServe:
@@ -60,14 +58,19 @@ def _server(arguments: argparse.Namespace) -> TorchServe:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("command", choices=("start", "stop", "check", "update"))
-    parser.add_argument("folder", type=Path, nargs="?", help="for update: what `python -m export --output` wrote")
+    parser.add_argument("folder", type=Path, nargs="?", help="for update: the output of `python -m export --output`")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--run-folder", type=Path, default=ROOT / ".run", help="logs and temporary files")
     parser.add_argument("--edge-address", help="in place of the config file's, such as http://0.0.0.0:8080")
+    parser.add_argument("--explain", action="store_true", help="for check: ask for an explanation too")
     parser.add_argument("--free-ports", action="store_true", help="beside another server: any free loopback ports")
     arguments = parser.parse_args()
-    {"start": start, "stop": stop, "check": check, "update": update_model}[arguments.command](arguments)
+    run = {"start": start, "stop": stop, "check": check, "update": update_model}[arguments.command]
+    try:
+        run(arguments)
+    except (ServerError, SettingsError) as error:
+        sys.exit(f"{arguments.command}: {error}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,29 @@
-"""Addresses: who can reach one, and free ones."""
+"""Addresses: who can reach one, how to write one, and free ones."""
 
 import socket
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 # Settings of config.properties that hold addresses and ports.
 ADDRESSES = ("edge_address", "inference_address", "management_address", "metrics_address")
 GRPC_PORTS = ("grpc_inference_port", "grpc_management_port")
+
+
+# A server that listens on every interface is reached through one of them.
+EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def reachable(address: str) -> str:
+    """The URL at which this machine reaches a server that listens on an address, with IPv6 in brackets."""
+    parts = urlsplit(address)
+    host = EVERY_INTERFACE.get(parts.hostname or "", parts.hostname or "")
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port_of(address)}"
+
+
+def port_of(address: str) -> int:
+    """The port of an address, or the default one of its scheme."""
+    parts = urlsplit(address)
+    return parts.port if parts.port is not None else {"https": 443}.get(parts.scheme, 80)
 
 
 def is_loopback(host: str) -> bool:
@@ -17,7 +35,7 @@ def is_loopback(host: str) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports of the loopback interface that nobody listens on."""
+    """Different unused ports of the loopback interface."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [item.getsockname()[1] for item in sockets]
     for item in sockets:

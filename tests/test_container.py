@@ -28,6 +28,12 @@ def copied(stage: str) -> list[str]:
     return [source for sources, _ in COPY.findall(stages()[stage]) for source in sources.split()]
 
 
+def proofs() -> list[list[str]]:
+    """The arguments of Python's commands that deploy/prove-image.sh runs within the image."""
+    script = (ROOT / "deploy" / "prove-image.sh").read_text()
+    return [line.split() for line in re.findall(r"^ *within /opt/venv/bin/python (.+)$", script, re.MULTILINE)]
+
+
 @pytest.fixture
 def compose() -> dict[str, Any]:
     content: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -70,12 +76,46 @@ def test_the_server_image_holds_what_the_server_needs(model_store: Path, tmp_pat
             assert process.stdout.readline().startswith("ready: ")
             check = [*serving, "check", "--edge-address", addresses["edge_address"]]
             assert subprocess.run(check, cwd=application, env=environment, timeout=60).returncode == 0
+            for command in proofs():
+                proof = subprocess.run(
+                    [sys.executable, *command, "--edge-address", addresses["edge_address"]],
+                    cwd=application,
+                    env=environment,
+                    timeout=60,
+                    capture_output=True,
+                    text=True,
+                )
+                assert proof.stdout.split()[-1] == "gradcam", proof.stderr
             stranger = subprocess.run(
                 check, cwd=application, env={**environment, "PATHMNIST_TOKEN": ""}, timeout=60, capture_output=True
             )
             assert stranger.returncode == 1
         finally:
             process.terminate()
+
+
+def test_the_proof_of_the_image_asks_for_an_explanation() -> None:
+    assert proofs() == [["-m", "serving", "check", "--explain"]]
+    subprocess.run(["bash", "-n", str(ROOT / "deploy" / "prove-image.sh")], check=True)
+
+
+def test_the_image_installs_by_digest(tmp_path: Path) -> None:
+    """The lock that the CPU image installs: all but PyTorch and CUDA's libraries, each with its digests."""
+    (install,) = re.findall(r"^RUN cp serve\.lock.*?(?=^COPY)", stages()["build-server"], re.MULTILINE | re.DOTALL)
+    assert "--no-deps --require-hashes --requirement install.lock" in install
+    (edit,) = re.findall(r"--regexp-extended '([^']+)'", install)
+    shutil.copy(ROOT / "serve.lock", tmp_path / "install.lock")
+    subprocess.run(["sed", "--in-place", "--regexp-extended", edit, str(tmp_path / "install.lock")], check=True)
+    name = re.compile(r"^([a-z0-9._-]+)==", re.MULTILINE)
+    text = (tmp_path / "install.lock").read_text()
+    before, after = set(name.findall((ROOT / "serve.lock").read_text())), set(name.findall(text))
+    left_out = {item for item in before if item.startswith(("nvidia-", "cuda-"))} | {"torch", "torchvision", "triton"}
+    assert after == before - left_out
+    assert {"torch-model-archiver", "torchserve", "numpy"} <= after
+    assert text.startswith(name.findall(text)[0])
+    for entry in re.split(r"\n(?=\S)", text.strip()):
+        assert name.match(entry), entry
+        assert "--hash=sha256:" in entry
 
 
 def test_services_have_a_read_only_root_and_no_capabilities(compose: dict[str, Any]) -> None:

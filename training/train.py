@@ -182,7 +182,8 @@ def make_card(
     }
     return {
         "name": "pathmnist-resnet18",
-        "version": VERSION,
+        # Servers tell models apart by version, so each run has its own.
+        "version": f"{VERSION}-{digest[:8]}",
         "digest": digest,
         "licence": "MIT",
         "preprocessing": preprocessing.to_json(),

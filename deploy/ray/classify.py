@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from deploy.ray.archive import ARCHIVE, connect, open_classifier
 from deploy.ray.serve import MAX_REQUEST_SIZE
 from handler.api.errors import RequestError
-from handler.api.image import ImageLimits, decode_image
+from handler.api.image import ImageLimits, check_size, decode_image
 from handler.classes import CODES
 from handler.classifier import Prediction
 from handler.isolation import together_or_alone
@@ -120,13 +120,9 @@ class Classify:
 def read_image(row: dict[str, Any], limits: ImageLimits) -> NDArray[np.uint8]:
     """The pixels of a row of `IMAGES`. Raises `RequestError` for what the server would refuse."""
     if row["file"] is not None:
-        return decode_image(row["file"], limits)
+        return decode_image(row["file"], limits).pixels
     height, width, *channels = row["shape"]
-    size = f"The image has {width}x{height} pixels"
-    if min(height, width) < limits.min_side:
-        raise RequestError("image_too_small", f"{size}; each side needs at least {limits.min_side}.", "pixels")
-    if height * width > limits.max_pixels:
-        raise RequestError("image_too_large", f"{size}; at most {limits.max_pixels} are accepted.", "pixels")
+    check_size(width, height, limits)
     pixels = np.frombuffer(row["pixels"], np.uint8).reshape(height, width, -1)
     return np.repeat(pixels, 1 if channels else 3, axis=2)
 

@@ -6,8 +6,6 @@ TorchServe's workers do and come and go with the load. A request whose replica d
 
 import argparse
 import asyncio
-import hmac
-import json
 import logging
 import os
 import signal
@@ -21,19 +19,27 @@ from ray.exceptions import RayActorError
 from ray.serve.config import AutoscalingConfig
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from deploy.ray.archive import ARCHIVE, connect, open_service
-from handler.api.errors import error_json
 from handler.api.request import RawRequest
-from serving.ports import is_loopback
+from serving.gateway.payload import read_payload
+from serving.gateway.policy import (
+    JSON,
+    METHODS,
+    REQUEST_ID,
+    RefusedError,
+    cors_headers,
+    preflight_headers,
+    request_id,
+    require_token,
+)
+from serving.gateway.settings import ROOT, Settings, SettingsError, read_properties, read_settings
+from serving.ports import is_loopback, reachable
 
 NAME = "pathmnist"
-MAX_REQUEST_SIZE = 16 * 1024 * 1024
-FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+MAX_REQUEST_SIZE = Settings().max_request_size
 ATTEMPTS = 3
 # Seconds for one answer, the slowest legal explanation's included.
 PATIENCE = 300
@@ -58,74 +64,84 @@ class Classifier:
 
 
 class Edge:
-    """HTTP to requests and back. With a `token`, who does not bear it gets 401."""
+    """HTTP to requests and back, by the rules of the edge in front of TorchServe (serving/gateway/policy.py)."""
 
-    def __init__(self, predictions: DeploymentHandle[Any], explanations: DeploymentHandle[Any], token: str) -> None:
+    def __init__(
+        self, predictions: DeploymentHandle[Any], explanations: DeploymentHandle[Any], settings: Settings, token: str
+    ) -> None:
         self._pools = {f"/predictions/{NAME}": predictions, f"/explanations/{NAME}": explanations}
+        self._settings = settings
         self._token = token
 
     async def __call__(self, request: Request) -> Response:
+        # Ray Serve gives every request an id and puts it into the answer.
+        identity = request_id(request.headers.get(REQUEST_ID))
+        try:
+            response = await self._answer(request)
+        except RefusedError as error:
+            response = _error(error)
+        except Exception:
+            logger.exception("request %s failed", identity)
+            response = _error(RefusedError(500, "The server failed to answer this request."))
+        response.headers.update(cors_headers(self._settings, request.headers.get("Origin")))
+        return response
+
+    async def _answer(self, request: Request) -> Response:
         path = request.url.path
+        preflight = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+        if preflight and self._settings.cors_allowed_origin:
+            return Response(status_code=204, headers=preflight_headers(self._settings, request.headers.get("Origin")))
         if path == "/ping":
             return JSONResponse({"status": "Healthy"})
-        borne = request.headers.get("Authorization", "").encode("latin-1")
-        if self._token and not hmac.compare_digest(borne, f"Bearer {self._token}".encode()):
-            message = "The header Authorization must bear the server's token."
-            return _error(401, "unauthorized", message, {"WWW-Authenticate": "Bearer"})
+        require_token(self._token, path, request.headers.get("Authorization", "").encode("latin-1"))
         if path not in self._pools:
-            return _error(404, "not_found", f"There are {' and '.join(self._pools)}.")
-        if request.method not in ("POST", "PUT"):
-            return _error(405, "method_not_allowed", "Send the image with POST or PUT.")
-        size = int(request.headers.get("Content-Length", 0))
-        if size > MAX_REQUEST_SIZE or len(await request.body()) > MAX_REQUEST_SIZE:
-            return _error(413, "request_too_large", f"A request has at most {MAX_REQUEST_SIZE} bytes.")
-        try:
-            fields = {**await _body_fields(request), **request.query_params}
-        except MultiPartException as error:
-            return _error(400, "request_invalid", error.message)
+            raise RefusedError(404, f"There is nothing at this address; POST images to /predictions/{NAME}.")
+        if request.method not in METHODS:
+            raise RefusedError(405, f"{request.method} is not allowed here; see the header Allow.")
+        payload = read_payload(
+            request.scope["query_string"],
+            await self._body(request),
+            request.headers.get("Content-Type", "").encode("latin-1"),
+            request.headers.get("Content-Encoding", ""),
+            self._settings.max_request_size,
+        )
+        fields: dict[str, Any] = {**payload.options, **({"body": payload.body} if payload.body else {})}
         return await self._ask(self._pools[path], RawRequest(fields, path.startswith("/explanations/")))
+
+    async def _body(self, request: Request) -> bytes:
+        limit = self._settings.max_request_size
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise RefusedError(413, f"A request has at most {limit} bytes.")
+        return bytes(body)
 
     async def _ask(self, pool: DeploymentHandle[Any], request: RawRequest) -> Response:
         for _ in range(ATTEMPTS):
             try:
                 async with asyncio.timeout(PATIENCE):
                     status, body = await pool.respond.remote(request)
-                return Response(body, status, media_type="application/json")
+                return Response(body, status, media_type=JSON)
             except RayActorError:
                 logger.warning("a replica died with a request, which goes to another")
-            except BackPressureError:
-                return _error(503, "overloaded", "The queue is full.", {"Retry-After": "1"})
-            except TimeoutError:
-                return _error(504, "timeout", f"No answer within {PATIENCE} s.")
-        return _error(503, "unavailable", "Replicas die with this request.", {"Retry-After": "1"})
+            except BackPressureError as error:
+                raise RefusedError(503, "The queue is full.") from error
+            except TimeoutError as error:
+                raise RefusedError(504, f"No answer within {PATIENCE} s.") from error
+        raise RefusedError(503, "The request crashed several replicas and was dropped.", "unavailable")
 
 
-async def _body_fields(request: Request) -> dict[str, Any]:
-    """The body as `handler.api.request` expects it: form fields by name, anything else as `body`."""
-    content_type = request.headers.get("Content-Type", "").partition(";")[0]
-    body = await request.body()
-    # What curl calls everything that `--data-binary` sends.
-    binary = content_type == FORMS[1] and not body[:64].isascii()
-    if content_type not in FORMS or binary:
-        return {"body": _parsed(body) if content_type == "application/json" else body} if body else {}
-    form = await request.form(max_part_size=MAX_REQUEST_SIZE)
-    return {name: await item.read() if isinstance(item, UploadFile) else item for name, item in form.items()}
+def _error(error: RefusedError) -> Response:
+    return Response(error.body, error.status, error.headers, media_type=JSON)
 
 
-def _parsed(body: bytes) -> Any:
-    """What JSON says; as it came where it is none, which the handler then finds."""
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return body
+def application(
+    archive: Path, replicas: tuple[int, int], gpus: float = 0, token: str = "", settings: Settings | None = None
+) -> serve.Application:
+    """Edge and pools. Each pool has from the first to the second number of `replicas`, with one core and `gpus`.
 
-
-def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse(error_json(code, message, None), status, headers)
-
-
-def application(archive: Path, replicas: tuple[int, int], gpus: float = 0, token: str = "") -> serve.Application:
-    """Edge and pools. Each pool has from the first to the second number of `replicas`, with one core and `gpus`."""
+    With a `token`, requests without it get 401."""
 
     def pool(name: str, settings: str, batch: int) -> serve.Application:
         return serve.deployment(
@@ -139,19 +155,22 @@ def application(archive: Path, replicas: tuple[int, int], gpus: float = 0, token
         )(Classifier).bind(archive.resolve(), settings, batch)
 
     edge = serve.deployment(ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000)(Edge)
-    return edge.bind(pool("Predictions", NAME, 8), pool("Explanations", f"{NAME}-explain", 4), token)
+    return edge.bind(
+        pool("Predictions", NAME, 8), pool("Explanations", f"{NAME}-explain", 4), settings or Settings(), token
+    )
 
 
 def start(app: serve.Application, host: str, port: int) -> str:
     """Serve on every node's `host` and `port`, and return the URL once all replicas are ready."""
     serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
     serve.run(app, name=NAME, route_prefix="/")
-    return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    return reachable(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--archive", type=Path, default=ARCHIVE, help="at the same path on every node")
+    parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="limit of a request and CORS")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--min-replicas", type=int, default=1, help="of each pool")
@@ -161,12 +180,16 @@ def main() -> None:
     token = os.environ.get("PATHMNIST_TOKEN", "")
     if not token and not is_loopback(arguments.host):
         parser.error(f"{arguments.host} can be reached by others: set PATHMNIST_TOKEN")
+    try:
+        settings = read_settings(read_properties(arguments.config))
+    except SettingsError as error:
+        parser.error(str(error))
     connect()
     # After Ray, which sets a handler of its own.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     replicas = (arguments.min_replicas, arguments.max_replicas)
     try:
-        app = application(arguments.archive, replicas, arguments.gpus, token)
+        app = application(arguments.archive, replicas, arguments.gpus, token, settings)
         print(f"ready: {start(app, arguments.host, arguments.port)}/predictions/{NAME}", flush=True)
         signal.pause()
     except KeyboardInterrupt:

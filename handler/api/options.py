@@ -1,4 +1,4 @@
-"""The options of a request, as text, to explanations wanted, or one typed error."""
+"""The options of a request, from text to typed values, or one typed error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,24 +19,26 @@ RENDERING = {
 }
 RETURN = Parameter(default="images", choices=("images", "raw", "both"))
 DTYPE = Parameter(default="float32", choices=("float16", "float32"))
-# Milliseconds; 0 stands for no limit. The largest is what a worker is given for a whole batch.
+# Milliseconds; 0 means no limit. The largest is the time that a worker has for a whole batch.
 BUDGET = Parameter(default=0, minimum=1, maximum=300_000)
-# What the original demonstration meant to show; the smoothing is for the gradient methods only.
+# The settings of the original demonstration; the smoothing applies to the gradient methods only.
 PRESETS: dict[str, dict[str, Value]] = {"classic": {"n_steps": 200, "baseline": "black", "sigma": 2.0}}
 METHOD_PARAMETERS = {name for method in METHODS.values() for name in method.parameters}
-# What an answer says of its own worth, beside the probabilities.
+# What an answer says about its reliability, beside the probabilities.
 TRUST = ("confidence", "prediction_set", "ood", "risk")
 COVERAGE = Parameter(default="0.9", choices=("0.9", "0.95"))
 PLAIN = {"explain", "method", "target", "contrast", "preset", "return", "dtype", "budget_ms", "include", "coverage"}
 OPTIONS = PLAIN | set(RENDERING) | METHOD_PARAMETERS
+# The only options that apply to a prediction without explanations.
+PREDICTION_OPTIONS = {"include", "coverage"}
 
 
 @dataclass(frozen=True)
 class ExplanationRequest:
-    """One wanted explanation.
+    """One explanation to compute.
 
     `target` None means the predicted class; `contrast` is a class whose logit is subtracted. `parameters` are sorted
-    pairs. `images` says whether pictures are wanted, `raw` in which number type the signed map itself is, if at all.
+    pairs. `images` says whether to draw pictures, `raw` the number type in which to return the signed map, if at all.
     """
 
     method: Method
@@ -50,9 +52,9 @@ class ExplanationRequest:
 
 @dataclass(frozen=True)
 class Options:
-    """The explanations a request asks for, in order, and the seconds it gives them, None for no limit.
+    """The explanations that a request asks for, in order, and their time limit in seconds, None for no limit.
 
-    `include` names what the answer shall say of its own worth, `coverage` the promise of its prediction set.
+    `include` names the statements about reliability in the answer, `coverage` the coverage of its prediction set.
     """
 
     explanations: tuple[ExplanationRequest, ...] = ()
@@ -63,28 +65,20 @@ class Options:
 
 def parse_options(options: Mapping[str, str], verb_explain: bool) -> Options:
     """Read and check every option. Raises `RequestError` naming the first bad one."""
+    _refuse_unknown(options)
+    methods = _methods(options, verb_explain)
+    include = _include(options)
+    coverage = str(_value("coverage", options, COVERAGE))
+    if not methods:
+        _refuse_all(set(options) - PREDICTION_OPTIONS - {"explain"})
+        return Options(include=include, coverage=coverage)
+    return Options(_explanations(options, methods), _budget(options), include, coverage)
+
+
+def _refuse_unknown(options: Mapping[str, str]) -> None:
     for name in sorted(set(options) - OPTIONS):
         message = f"There is no option {name[:40]!r}; options are {', '.join(sorted(OPTIONS))}."
         raise RequestError("option_unknown", message, name)
-    field, other = ("method", "explain") if verb_explain else ("explain", "method")
-    if other in options:
-        message = "Use 'method' with /explanations and 'explain' with /predictions."
-        raise RequestError("option_misplaced", message, other)
-    include = _include(options)
-    coverage = str(_value("coverage", options, COVERAGE, {}))
-    names = options.get(field, DEFAULT_METHOD if verb_explain else "")
-    if not names:
-        _refuse_all(set(options) - {"include", "coverage"})
-        return Options(include=include, coverage=coverage)
-    methods = _methods(names, field)
-    if not verb_explain:
-        _refuse_slow(methods)
-    preset = PRESETS[_choice("preset", options["preset"], tuple(PRESETS))] if "preset" in options else {}
-    _refuse_unused(options, methods, preset)
-    targets = _targets(options.get("target"), methods)
-    explanations = tuple(_explanation(method, target, options, preset) for method in methods for target in targets)
-    milliseconds = int(_value("budget_ms", options, BUDGET, {}))
-    return Options(explanations, milliseconds / 1000 if milliseconds else None, include, coverage)
 
 
 def _refuse_all(names: set[str]) -> None:
@@ -96,7 +90,7 @@ def _refuse_all(names: set[str]) -> None:
 def _include(options: Mapping[str, str]) -> frozenset[str]:
     words = frozenset(word.strip() for word in options.get("include", ",".join(TRUST)).split(","))
     if words == {"none"}:
-        return frozenset()
+        words = frozenset()
     if not words <= set(TRUST):
         message = f"'include' takes {', '.join(TRUST)}, several with commas, or none."
         raise RequestError("parameter_invalid", message, "include")
@@ -105,16 +99,15 @@ def _include(options: Mapping[str, str]) -> frozenset[str]:
     return words
 
 
-def _refuse_slow(methods: list[Method]) -> None:
-    """Predictions have their own workers, which no explanation may keep busy."""
-    for method in methods:
-        if method.closed_form is None:
-            free = ", ".join(item.name for item in METHODS.values() if item.closed_form)
-            message = f"{method.name} takes more than a prediction: ask /explanations. 'explain' takes {free}."
-            raise RequestError("method_misplaced", message, "explain")
-
-
-def _methods(names: str, field: str) -> list[Method]:
+def _methods(options: Mapping[str, str], verb_explain: bool) -> list[Method]:
+    """The methods that a request names; none for a plain prediction."""
+    field, other = ("method", "explain") if verb_explain else ("explain", "method")
+    if other in options:
+        message = "Use 'method' with /explanations and 'explain' with /predictions."
+        raise RequestError("option_misplaced", message, other)
+    names = options.get(field, DEFAULT_METHOD if verb_explain else None)
+    if names is None:
+        return []
     words = [name.strip() for name in names.split(",")]
     for name in words:
         if name not in METHODS:
@@ -122,7 +115,41 @@ def _methods(names: str, field: str) -> list[Method]:
             raise RequestError("method_unknown", message, field)
     if len(set(words)) < len(words):
         raise RequestError("parameter_invalid", "A method is named twice.", field)
-    return [METHODS[name] for name in words]
+    methods = [METHODS[name] for name in words]
+    if not verb_explain:
+        _refuse_slow(methods)
+    return methods
+
+
+def _refuse_slow(methods: list[Method]) -> None:
+    """Predictions have their own workers, which no explanation may keep busy."""
+    for method in methods:
+        if method.closed_form is None:
+            free = ", ".join(item.name for item in METHODS.values() if item.closed_form)
+            message = f"{method.name} is too slow for /predictions; use /explanations. 'explain' takes {free}."
+            raise RequestError("method_misplaced", message, "explain")
+
+
+def _explanations(options: Mapping[str, str], methods: list[Method]) -> tuple[ExplanationRequest, ...]:
+    """One for each method and target, methods first."""
+    preset = PRESETS[_choice("preset", options["preset"], tuple(PRESETS))] if "preset" in options else {}
+    _refuse_unused(options, methods, preset)
+    contrast = _class_id(options["contrast"], "contrast") if "contrast" in options else None
+    targets = _targets(options, methods, contrast)
+    images, raw = _output(options)
+    return tuple(
+        ExplanationRequest(
+            method,
+            _parameters(method, options, preset),
+            target,
+            contrast,
+            _rendering(method, options, preset),
+            images,
+            raw,
+        )
+        for method in methods
+        for target in targets
+    )
 
 
 def _refuse_unused(options: Mapping[str, str], methods: list[Method], preset: Mapping[str, Value]) -> None:
@@ -136,16 +163,23 @@ def _refuse_unused(options: Mapping[str, str], methods: list[Method], preset: Ma
                 raise RequestError("option_misplaced", f"{name!r} has no meaning beside {spec.excludes!r}.", name)
 
 
-def _targets(value: str | None, methods: list[Method]) -> list[int | None]:
-    if value is None:
+def _targets(options: Mapping[str, str], methods: list[Method], contrast: int | None) -> list[int | None]:
+    if "target" not in options:
         return [None]
-    if value != "all":
-        return [_class_id(value, "target")]
+    if options["target"] == "all":
+        _refuse_all_targets(methods)
+        return list(range(NUM_CLASSES))
+    target = _class_id(options["target"], "target")
+    if target == contrast:
+        raise RequestError("target_invalid", "A class cannot be contrasted with itself.", "contrast")
+    return [target]
+
+
+def _refuse_all_targets(methods: list[Method]) -> None:
     for method in methods:
         if method.closed_form is None:
             message = f"'all' is for methods without a backward pass; {method.name} needs one for each class."
             raise RequestError("target_invalid", message, "target")
-    return list(range(NUM_CLASSES))
 
 
 def _class_id(value: str, field: str) -> int:
@@ -157,42 +191,54 @@ def _class_id(value: str, field: str) -> int:
     raise RequestError("target_invalid", message, field)
 
 
-def _explanation(
-    method: Method, target: int | None, options: Mapping[str, str], preset: Mapping[str, Value]
-) -> ExplanationRequest:
-    contrast = _class_id(options["contrast"], "contrast") if "contrast" in options else None
-    if contrast is not None and contrast == target and options["target"] != "all":
-        raise RequestError("target_invalid", "A class cannot be contrasted with itself.", "contrast")
-    parameters = {name: _value(name, options, spec, preset) for name, spec in sorted(method.parameters.items())}
+def _parameters(
+    method: Method, options: Mapping[str, str], preset: Mapping[str, Value]
+) -> tuple[tuple[str, Value], ...]:
+    return tuple((name, _value(name, options, spec, preset)) for name, spec in sorted(method.parameters.items()))
+
+
+def _rendering(method: Method, options: Mapping[str, str], preset: Mapping[str, Value]) -> Rendering:
     smoothing = preset if method.display == "magnitude" else {}
     drawing = {name: _value(name, options, spec, smoothing) for name, spec in RENDERING.items()}
-    rendering = Rendering(
+    return Rendering(
         str(drawing["colormap"]) or None, float(drawing["alpha"]), int(drawing["size"]), float(drawing["sigma"])
     )
-    wanted = _value("return", options, RETURN, {})
-    raw = _raw(options, wanted != "images")
-    return ExplanationRequest(method, tuple(parameters.items()), target, contrast, rendering, wanted != "raw", raw)
 
 
-def _raw(options: Mapping[str, str], wanted: bool) -> str | None:
-    if wanted:
-        return str(_value("dtype", options, DTYPE, {}))
+def _output(options: Mapping[str, str]) -> tuple[bool, str | None]:
+    """Whether to draw pictures, and the number type of the raw map, if that is to be returned."""
+    output = _value("return", options, RETURN)
+    if output != "images":
+        return output == "both", str(_value("dtype", options, DTYPE))
     if "dtype" in options:
         raise RequestError("option_misplaced", "'dtype' has no meaning without return=raw or both.", "dtype")
-    return None
+    return True, None
 
 
-def _value(name: str, options: Mapping[str, str], spec: Parameter, preset: Mapping[str, Value]) -> Value:
+def _budget(options: Mapping[str, str]) -> float | None:
+    """Seconds."""
+    milliseconds = int(_value("budget_ms", options, BUDGET))
+    return milliseconds / 1000 if milliseconds else None
+
+
+def _value(name: str, options: Mapping[str, str], spec: Parameter, preset: Mapping[str, Value] | None = None) -> Value:
+    """What the request says, or its preset, or the default."""
     if name not in options:
-        return preset.get(name, spec.default)
+        return (preset or {}).get(name, spec.default)
     text = options[name]
     if spec.choices:
         return _choice(name, text, spec.choices)
-    kind = type(spec.default)
-    word = "an integer" if kind is int else "a number"
+    return _number(name, text, spec)
+
+
+def _number(name: str, text: str, spec: Parameter) -> int | float:
+    is_integer = isinstance(spec.default, int)
+    word = "an integer" if is_integer else "a number"
     message = f"{name!r} must be {word} from {spec.minimum:g} to {spec.maximum:g}."
     try:
-        number = float(text) if kind is float else int(text)
+        # Python also reads other scripts' digits and underscores between digits.
+        plain = text.encode("ascii").replace(b"_", b"?")
+        number = int(plain) if is_integer else float(plain)
     except ValueError as error:
         raise RequestError("parameter_invalid", message, name) from error
     # NaN fails this comparison too.

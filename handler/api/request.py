@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,13 @@ from handler.api.errors import RequestError
 from handler.api.image import ImageLimits, decode_image
 from handler.api.options import Options, parse_options
 
-IMAGE_FIELDS = ("data", "body")
+# Names under which an image may arrive; "body" is TorchServe's own for a body that is no form.
+IMAGE_FIELDS = ("data", "body", "image", "file")
+# No image format begins like this, so it is JSON, whatever its content type: a byte order mark, white space, a bracket.
+JSON_BYTES = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[]")
+JSON_TEXT = re.compile("\ufeff?[ \t\r\n]*[{\\[]")
+DATA_URL = re.compile(r"\s*data:[^,]*,", re.IGNORECASE)
+URL_SAFE = str.maketrans("-_", "+/")
 
 
 @dataclass(frozen=True)
@@ -33,52 +40,94 @@ class RawRequest:
 
 @dataclass(frozen=True)
 class TileRequest:
-    """A decoded image, uint8 `[H, W, 3]`, what is wanted for it, and the SHA-256 of its file."""
+    """A decoded image, uint8 `[H, W, 3]`, the options of the request, the SHA-256 of the image file, and notes on how
+    it was decoded."""
 
     image: NDArray[np.uint8]
     options: Options
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 def parse_request(request: RawRequest, limits: ImageLimits) -> TileRequest:
-    """Validate everything a request asks for; options first, because they cost nothing. Raises `RequestError`."""
-    body, options = _separate(request.fields)
-    wanted = parse_options(options, request.explain)
+    """Validate a request; options first, because they cost nothing. Raises `RequestError`."""
+    body, fields = _separate(request.fields)
+    options = parse_options(fields, request.explain)
     file = _image_bytes(body)
-    return TileRequest(decode_image(file, limits), wanted, hashlib.sha256(file).hexdigest())
+    image = decode_image(file, limits)
+    return TileRequest(image.pixels, options, hashlib.sha256(file).hexdigest(), image.notes)
 
 
 def _separate(fields: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
-    """The image in whatever form it came, and the options as text. Query and form win over a JSON body."""
-    body = next((fields[name] for name in IMAGE_FIELDS if name in fields), None)
+    """The image in the form in which it arrived, and the options as text."""
+    body = _only_image(fields)
     options = {name: value for name, value in fields.items() if name not in IMAGE_FIELDS}
-    if isinstance(body, str | bytes | bytearray) and body[:1] in ("{", "[", b"{", b"["):
-        # No image format begins like this: JSON that came without its content type.
+    if _is_json(body):
         body = _parse_json(body)
     if isinstance(body, Mapping):
-        options = {
-            **{name: value for name, value in body.items() if name != "image"},
-            **options,
-        }
-        body = _from_base64(body.get("image"))
+        options = _merged(options, {name: value for name, value in body.items() if name != "image"})
+        body = decode_base64(body.get("image"))
     return body, {name: _text(name, value) for name, value in options.items()}
+
+
+def _only_image(fields: Mapping[str, Any]) -> Any:
+    names = [name for name in IMAGE_FIELDS if name in fields]
+    if len(names) > 1:
+        message = f"The request holds several images, in {' and '.join(map(repr, names))}; send one."
+        raise RequestError("image_repeated", message, names[-1])
+    return fields[names[0]] if names else None
+
+
+def _merged(query: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    for name in query.keys() & body.keys():
+        raise repeated(name)
+    return query | body
+
+
+def repeated(name: str) -> RequestError:
+    """The error of an option that is given more than once, in one place or in two."""
+    return RequestError("option_repeated", f"{name[:40]!r} is given more than once.", name)
+
+
+def _is_json(body: Any) -> bool:
+    if isinstance(body, str):
+        return JSON_TEXT.match(body) is not None
+    return isinstance(body, bytes | bytearray) and JSON_BYTES.match(body) is not None
 
 
 def _parse_json(body: str | bytes | bytearray) -> Any:
     try:
-        return json.loads(body)
+        text = body.removeprefix("\ufeff") if isinstance(body, str) else body.decode("utf-8-sig")
+        return json.loads(text, object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as error:
         raise RequestError("json_invalid", "The body is not valid JSON.", "body") from error
 
 
-def _from_base64(value: Any) -> bytes:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name == "image" and name in fields:
+            raise RequestError("image_repeated", "The JSON body has several fields 'image'; send one.", name)
+        if name in fields:
+            raise repeated(name)
+        fields[name] = value
+    return fields
+
+
+def decode_base64(value: Any) -> bytes:
+    """The bytes of base64 text, RFC 4648: either alphabet, with or without padding and line breaks, or a data URL.
+
+    Raises `RequestError` for anything else."""
     if value is None:
         raise RequestError("image_missing", "The JSON body needs a field 'image'.", "image")
     if not isinstance(value, str):
         raise RequestError("base64_invalid", "'image' must be a base64 string.", "image")
-    encoded = value.partition(",")[2] if value.startswith("data:") else value
+    encoded = "".join(DATA_URL.sub("", value, count=1).split()).translate(URL_SAFE)
+    unpadded = encoded.rstrip("=")
+    if len(encoded) - len(unpadded) > 2:
+        raise RequestError("base64_invalid", "'image' is not valid base64.", "image")
     try:
-        return base64.b64decode(encoded, validate=True)
+        return base64.b64decode(unpadded + "=" * (-len(unpadded) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
         raise RequestError("base64_invalid", "'image' is not valid base64.", "image") from error
 
@@ -88,10 +137,10 @@ def _text(name: str, value: Any) -> str:
         try:
             return value.decode()
         except UnicodeDecodeError as error:
-            raise RequestError("parameter_invalid", f"{name!r} is not UTF-8 text.", name) from error
+            raise RequestError("parameter_invalid", f"{name[:40]!r} is not UTF-8 text.", name) from error
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
-    raise RequestError("parameter_invalid", f"{name!r} must be text or a number.", name)
+    raise RequestError("parameter_invalid", f"{name[:40]!r} must be text or a number.", name)
 
 
 def _image_bytes(body: Any) -> bytes:

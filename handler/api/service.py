@@ -101,6 +101,8 @@ class Service:
     def _answer(self, exchange: Exchange) -> None:
         prediction, tile = exchange.prediction, exchange.tile
         body = prediction_json(self._classifier.engine.identity(), prediction, tile.options)
+        if tile.notes:
+            body["notes"] = tile.notes
         if exchange.jobs:
             canvas = Canvas(tile.image, self._classifier.model.preprocessing.input_size)
             pairs = zip(tile.options.explanations, exchange.jobs, strict=True)

@@ -1,4 +1,4 @@
-"""What the edge times, and one exposition of all processes' numbers."""
+"""The edge's own metric, and one exposition of the metrics of all processes."""
 
 import os
 
@@ -14,7 +14,7 @@ REQUEST_SECONDS = Histogram(
 
 
 def exposition() -> bytes:
-    """The numbers of the edge and of every worker, living or dead, as text; none without their common folder."""
+    """The metrics of the edge and of every worker, alive or not, as text; empty without their common folder."""
     if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
         return b""
     registry = CollectorRegistry()

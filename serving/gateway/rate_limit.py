@@ -1,4 +1,4 @@
-"""How often one client may ask."""
+"""A limit on the requests of each client."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from collections.abc import Callable
 class RateLimit:
     """A token bucket for each client: `rate` requests a second, and up to `burst` at once after a rest.
 
-    Of a client only the moment is kept at which its bucket is full again, and nothing after that moment.
+    Stores one timestamp for each client: when its bucket is full again. Older entries are dropped.
     """
 
     def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -18,9 +18,9 @@ class RateLimit:
         self._sweep_at = 0.0
 
     def wait(self, client: str) -> float:
-        """Count a request; returns 0 where it may pass, else the seconds until one may, and counts nothing."""
+        """Count a request and return 0 if it may pass; otherwise return the seconds until one may."""
         now = self._clock()
-        self._forget_rested(now)
+        self._drop_full(now)
         full_at = max(now, self._full_at.get(client, now)) + self._interval
         if full_at - now > self._depth * (1 + 1e-9):
             return full_at - now - self._depth
@@ -29,10 +29,10 @@ class RateLimit:
 
     @property
     def clients(self) -> int:
-        """How many are remembered."""
+        """How many timestamps are stored."""
         return len(self._full_at)
 
-    def _forget_rested(self, now: float) -> None:
+    def _drop_full(self, now: float) -> None:
         if now < self._sweep_at:
             return
         self._full_at = {client: moment for client, moment in self._full_at.items() if moment > now}

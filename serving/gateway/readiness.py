@@ -1,4 +1,4 @@
-"""Readiness: does the model answer the golden tile as it did when it was exported?"""
+"""Readiness: whether the model answers the golden tile as it did at its export."""
 
 import asyncio
 import base64
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Seconds for which a verdict stands, and after which an answer counts as none.
+# Seconds for which a verdict is valid, and for which an answer is awaited.
 FRESH = 1.0
 PATIENCE = 10.0
 
@@ -30,7 +30,7 @@ class GoldenTile:
     tolerance: float
 
     def require(self, answer: dict[str, Any]) -> None:
-        """Raise `NotReadyError` where a prediction is not the one of this tile."""
+        """Raise `NotReadyError` if a prediction is not the one of this tile."""
         if answer["model"]["digest"] != self.digest:
             raise NotReadyError("The server answers with another model than the manifest's.")
         if answer["prediction"]["class_id"] != self.class_id:
@@ -41,7 +41,7 @@ class GoldenTile:
 
 
 def read_golden(manifest: Path) -> GoldenTile:
-    """The golden tile of an export; raises `NotReadyError` where the manifest has none."""
+    """The golden tile of an export; raises `NotReadyError` if the manifest has none."""
     try:
         content = json.loads(manifest.read_text())
         golden = content["golden"]
@@ -53,13 +53,13 @@ def read_golden(manifest: Path) -> GoldenTile:
             golden["tolerance"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NotReadyError("manifest.json holds no golden tile; run `python -m export`.") from error
+        raise NotReadyError("manifest.json has no golden tile; run `python -m export`.") from error
 
 
 class Readiness:
-    """Asks the model with the manifest's golden tile, at most once in `FRESH` seconds however many ask.
+    """Asks the model with the manifest's golden tile, at most once in `FRESH` seconds.
 
-    `predict` sends an image file to the model and returns its answer; it raises `NotReadyError` where there is none.
+    `predict` sends an image file to the model and returns its answer; it raises `NotReadyError` if there is none.
     """
 
     def __init__(self, manifest: Path, predict: Callable[[bytes], Awaitable[dict[str, Any]]]) -> None:
@@ -70,7 +70,7 @@ class Readiness:
         self._fresh_until = 0.0
 
     async def reason(self) -> str | None:
-        """Why the server is not ready; None where it is."""
+        """Why the server is not ready; None if it is."""
         async with self._lock:
             if time.monotonic() >= self._fresh_until:
                 self._reason = await self._check()

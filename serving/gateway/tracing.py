@@ -1,7 +1,7 @@
 """OpenTelemetry traces of the edge: a span for each request, sent to a collector by OTLP over HTTP.
 
-The span goes on with the trace that a client's `traceparent` names (W3C Trace Context). TorchServe's frontend hands on
-no trace, so what the worker did stands in the span's attributes.
+The span belongs to the trace that a client's `traceparent` names (W3C Trace Context). TorchServe's frontend passes no
+trace to its workers, so the worker's times are attributes of the span.
 """
 
 import json
@@ -16,18 +16,18 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 SERVICE = "pathmnist-edge"
-# What HTTP's semantic conventions of OpenTelemetry call parts of a record; the others get the project's name.
+# Names of OpenTelemetry's semantic conventions for HTTP; other attributes get the project's prefix.
 CONVENTIONS = {
     "status": "http.response.status_code",
     "request_bytes": "http.request.body.size",
     "response_bytes": "http.response.body.size",
 }
-# Said by the span itself.
+# The span has its own.
 LEFT_OUT = ("time", "seconds")
 
 
 class Traces:
-    """Spans, sent in the background in batches. A collector that is away costs traces and no answer."""
+    """Spans, sent in the background in batches. If the collector is down, traces are lost and no answer is."""
 
     def __init__(self, endpoint: str) -> None:
         """`endpoint` is a collector's address for traces, such as http://127.0.0.1:4318/v1/traces."""
@@ -50,7 +50,7 @@ class Traces:
         span.end(ended)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the spans that are left."""
         self._provider.shutdown()
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
+from serving.gateway.settings import write_properties
 from serving.ports import free_addresses
 from serving.supervisor import ROOT, TorchServe
 
@@ -92,12 +93,14 @@ class Edge:
 
     url: str
     server: TorchServe
+    config: Path
     token: str = ""
     process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "serving.gateway.app", "--listen", self.url, "--max-request-size", "16777216"]
-        command += ["--upstream", self.server.inference_url, "--metrics", self.server.metrics_url]
+        properties = {"edge_address": self.url, "inference_address": self.server.inference_url}
+        write_properties({**properties, "metrics_address": self.server.metrics_url}, self.config)
+        command = [sys.executable, "-m", "serving.gateway", "--config", str(self.config)]
         self.process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PATHMNIST_TOKEN": self.token}, text=True)
 
     def stop(self) -> None:
@@ -108,8 +111,8 @@ class Edge:
 
 
 @pytest.fixture
-def edge(server: TorchServe) -> Iterator[Edge]:
-    door = Edge(free_addresses()["edge_address"], server)
+def edge(server: TorchServe, tmp_path: Path) -> Iterator[Edge]:
+    door = Edge(free_addresses()["edge_address"], server, tmp_path / "config.properties")
     yield door
     door.stop()
 

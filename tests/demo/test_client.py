@@ -13,7 +13,7 @@ from PIL import Image
 
 from demo.client import SENTENCES, STRANGE, Client, ServerError
 from demo.view import View
-from serving.gateway.app import CODES
+from serving.gateway.policy import CODES
 from serving.ports import free_addresses
 from serving.supervisor import TILE, TorchServe
 from tests.demo.conftest import Edge

@@ -4,7 +4,7 @@ import pytest
 from demo.upload import FORMATS, MAX_BYTES, MIN_SIDE, UploadError, check
 from handler.api.image import FORMATS as SERVER_FORMATS
 from handler.api.image import ImageLimits
-from serving.supervisor import ROOT, read_properties
+from serving.gateway.settings import ROOT, read_properties
 from tests.conftest import Pixels
 from tests.handler.api.test_image import Encode
 

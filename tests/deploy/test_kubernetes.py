@@ -14,7 +14,8 @@ import pytest
 import requests
 import yaml
 
-from serving.supervisor import ROOT, TorchServe, read_properties
+from serving.gateway.settings import ROOT, read_properties
+from serving.supervisor import TorchServe
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 KUSTOMIZATIONS = ("base", "autoscaling", "kserve")

@@ -1,9 +1,11 @@
 """The API on a Ray of two nodes: the answers of TorchServe, and none lost when a replica is killed."""
 
 import base64
+import gzip
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -18,10 +20,12 @@ from ray import serve
 from ray.cluster_utils import Cluster
 
 from deploy.ray.serve import MAX_REQUEST_SIZE, NAME, application, start
+from serving.gateway.settings import ROOT, Settings, read_properties
 from serving.ports import free_ports
-from serving.supervisor import ROOT, TorchServe, read_properties
+from serving.supervisor import TorchServe
 from tests.conftest import Pixels
 
+PAGE = "https://page.example"
 TOKEN = {"Authorization": "Bearer token"}
 TILE = (ROOT / "docs" / "tile.png").read_bytes()
 JSON = {"Content-Type": "application/json"}
@@ -30,9 +34,10 @@ IMAGE = base64.b64encode(TILE).decode()
 
 @pytest.fixture(scope="module")
 def url(cluster: Cluster, archive: Any) -> Iterator[str]:
-    """Two replicas of each pool, for clients that bear the token."""
+    """Two replicas of each pool, for clients with the token."""
     (port,) = free_ports(1)
-    yield start(application(archive, replicas=(2, 2), token="token"), "127.0.0.1", port)
+    settings = Settings(cors_allowed_origin=(PAGE,))
+    yield start(application(archive, replicas=(2, 2), token="token", settings=settings), "127.0.0.1", port)
     serve.delete(NAME)
 
 
@@ -79,6 +84,19 @@ def assert_same(one: Any, other: Any, name: str = "") -> None:
         ("predictions/pathmnist?explain=saliency", {"data": TILE}),
         ("predictions/pathmnist?colour=red", {"data": TILE}),
         ("predictions/pathmnist", {"data": b" {", "headers": JSON}),
+        ("predictions/pathmnist", {"data": b"5", "headers": JSON}),
+        ("predictions/pathmnist", {"data": b'\xef\xbb\xbf{"image":"' + IMAGE.encode() + b'"}'}),
+        ("predictions/pathmnist", {"data": b'{"image": "", "image": ""}'}),
+        ("predictions/pathmnist", {"data": gzip.compress(TILE), "headers": {"Content-Encoding": "gzip"}}),
+        ("predictions/pathmnist", {"data": TILE, "headers": {"Content-Encoding": "gzip"}}),
+        ("predictions/pathmnist", {"data": TILE, "headers": {"Content-Encoding": "zstd"}}),
+        ("predictions/pathmnist?include=none&include=none", {"data": TILE}),
+        ("explanations/pathmnist?target=1", {"files": {"data": TILE}, "data": {"target": "1"}}),
+        ("explanations/pathmnist", {"files": {"image": TILE, "data": TILE}}),
+        ("predictions/pathmnist", {"files": {"image": TILE}}),
+        ("predictions/pathmnist", {"files": {"picture": TILE}}),
+        ("predictions/pathmnist", {"data": TILE, "headers": {"Content-Type": "multipart/form-data"}}),
+        ("predictions/pathmnist", {"data": b"--x", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}),
         ("explanations/pathmnist", {}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -90,6 +108,7 @@ def test_answers_are_those_of_torchserve(server: TorchServe, url: str, path: str
     assert other.status_code == one.status_code
     assert other.headers["Content-Type"].split(";")[0] == "application/json"
     assert_same(other.json(), one.json())
+    assert uuid.UUID(other.headers["X-Request-Id"])
 
 
 @pytest.mark.parametrize(
@@ -108,14 +127,24 @@ def test_errors_before_the_model_have_the_edges_form(
         assert answer.status_code == status
         assert answer.json()["error"]["code"] == code
         assert answer.json().keys() == {"error"}
+        assert status != 405 or set(answer.headers["Allow"].replace(" ", "").split(",")) == {"POST", "PUT"}
 
 
-def test_a_stranger_gets_no_answer_but_a_sign_of_life(url: str) -> None:
+def test_a_stranger_gets_a_sign_of_life_and_no_answer(url: str) -> None:
     for headers in ({}, {"Authorization": "Bearer other"}, {"Authorization": b"Bearer \xff"}):
         answer = requests.post(f"{url}/predictions/pathmnist", data=TILE, headers=headers, timeout=60)
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "unauthorized"
     assert requests.get(f"{url}/ping", timeout=60).json() == {"status": "Healthy"}
+
+
+def test_a_page_of_an_allowed_origin_may_call(url: str) -> None:
+    headers = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+    preflight = requests.options(f"{url}/predictions/pathmnist", headers=headers, timeout=60)
+    answer = requests.post(f"{url}/predictions/pathmnist", headers={"Origin": PAGE}, timeout=60)
+    assert (preflight.status_code, answer.status_code) == (204, 401)
+    for response in (preflight, answer):
+        assert response.headers["Access-Control-Allow-Origin"] == PAGE
 
 
 def test_a_request_has_the_same_limit_as_at_the_edge() -> None:

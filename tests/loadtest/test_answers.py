@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from loadtest.answers import CODES, Ledger, fault, refusal
+from handler.api.render import display_size
+from loadtest.answers import CODES, MAP_SIDE, Ledger, fault, map_size, refusal
 
 REQUEST_ID = str(uuid.UUID(int=1))
 
 
-def picture(side: int = 224) -> str:
+def picture(width: int = 224, height: int = 224) -> str:
     buffer = BytesIO()
-    Image.new("L", (side, side)).save(buffer, "PNG")
+    Image.new("L", (width, height)).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -35,6 +36,23 @@ def test_a_right_answer_has_no_fault(answer: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "pictures"), [((300, 200), (224, 149)), ((200, 300), (149, 224)), ((16, 4096), (1, 224))]
+)
+def test_pictures_have_the_aspect_of_their_tile(
+    answer: dict[str, Any], size: tuple[int, int], pictures: tuple[int, int]
+) -> None:
+    assert fault(answer, REQUEST_ID, "gradcam", size) == "heatmap has another size"
+    for name in ("heatmap", "overlay"):
+        answer["explanations"][0][name] = picture(*pictures)
+    assert fault(answer, REQUEST_ID, "gradcam", size) is None
+
+
+@pytest.mark.parametrize("size", [(224, 224), (300, 200), (28, 28), (16, 4096), (1000, 999), (333, 224)])
+def test_the_expected_size_is_the_servers(size: tuple[int, int]) -> None:
+    assert map_size(size) == display_size(*size, MAP_SIDE)
+
+
+@pytest.mark.parametrize(
     ("place", "value", "reason"),
     [
         (("probabilities", "TUM"), 0.7, "probabilities do not sum to 1"),
@@ -48,7 +66,7 @@ def test_a_right_answer_has_no_fault(answer: dict[str, Any]) -> None:
         ),
         (("explanations", 0, "method"), "saliency", "explanation is of another method"),
         (("explanations", 0, "target"), {"code": "STR"}, "explanation is of another class"),
-        (("explanations", 0, "heatmap"), picture(112), "heatmap has another size"),
+        (("explanations", 0, "heatmap"), picture(112, 112), "heatmap has another size"),
         (("explanations", 0, "overlay"), "no picture", "answer is malformed"),
         (("explanations",), [], "answer is malformed"),
         (("probabilities",), None, "answer is malformed"),

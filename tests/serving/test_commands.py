@@ -14,8 +14,9 @@ import psutil
 import pytest
 import requests
 
+from serving.gateway.settings import ROOT, read_properties, write_properties
 from serving.ports import ADDRESSES, free_addresses
-from serving.supervisor import ROOT, ServerError, read_properties, require_free
+from serving.supervisor import ServerError, require_free
 from tests.conftest import pool_settings
 from tests.serving.conftest import copy_store
 
@@ -26,7 +27,7 @@ Start = tuple[subprocess.Popen[str], Path]
 def config(tmp_path: Path) -> Path:
     settings = read_properties(ROOT / "config.properties") | free_addresses() | {"models": pool_settings()}
     path = tmp_path / "config.properties"
-    path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    write_properties(settings, path)
     return path
 
 
@@ -80,7 +81,7 @@ def test_stop_ends_a_server_started_elsewhere(started: subprocess.Popen[str], co
 
 def test_without_its_edge_the_server_ends(started: subprocess.Popen[str]) -> None:
     children = descendants(started)
-    (edge,) = [child for child in children if "serving.gateway.app" in child.cmdline()]
+    (edge,) = [child for child in children if "serving.gateway" in child.cmdline()]
     edge.kill()
     started.wait(30)
     assert_all_end(children)
@@ -149,12 +150,6 @@ def test_a_changed_archive_is_refused(change: str, config: Path, model_store: Pa
     expected = "manifest.json is damaged" if change == "no digest" else "pathmnist.mar was changed after its export"
     assert expected in result.stderr
     assert not (config.parent / "run").exists()
-
-
-def test_properties_continue_over_lines(tmp_path: Path) -> None:
-    path = tmp_path / "x.properties"
-    path.write_text('# note=1\na=1\nb={\\\n  "c": 2\\\n}\n')
-    assert read_properties(path) == {"a": "1", "b": '{"c": 2}'}
 
 
 def test_a_free_port_is_free() -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from serving.gateway.settings import ROOT, read_properties, write_properties
 from serving.ports import free_addresses
-from serving.supervisor import ROOT, TILE, read_properties
+from serving.supervisor import TILE
 from tests.conftest import pool_settings
 
 BURST = 30
@@ -34,7 +35,7 @@ def config(certificate: dict[str, Path], tmp_path_factory: pytest.TempPathFactor
         "edge_rate_burst": str(BURST),
     }
     path = tmp_path_factory.mktemp("deployment") / "config.properties"
-    path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    write_properties(settings, path)
     return path
 
 

@@ -5,6 +5,7 @@ disks are full.
 """
 
 import json
+import re
 import socket
 import threading
 import time
@@ -66,8 +67,11 @@ class Client:
     tiles: list[bytes]
     logits: list[list[float]] = field(default_factory=list)
 
-    def post(self, verb: str = "predictions", tile: int = 0, **options: Any) -> requests.Response:
-        return requests.post(f"{self.url}/{verb}/pathmnist", data=self.tiles[tile], params=options, timeout=RECOVERY)
+    def post(
+        self, verb: str = "predictions", tile: int = 0, headers: dict[str, str] | None = None, **options: Any
+    ) -> requests.Response:
+        url = f"{self.url}/{verb}/pathmnist"
+        return requests.post(url, data=self.tiles[tile], params=options, headers=headers, timeout=RECOVERY)
 
     def is_right(self, response: requests.Response, tile: int = 0) -> bool:
         expected = np.array(self.logits[tile])
@@ -228,13 +232,13 @@ def test_a_full_disk_costs_the_cache_and_no_answer(client: Client, short_tempere
     if not cache.is_mount():
         pytest.skip("mounting a small disk is not allowed here")
     questions: list[dict[str, Any]] = [{"method": "saliency", "target": target} for target in range(6)]
-    for options in questions * 2:
-        response = client.post("explanations", **options)
+    for number, options in enumerate(questions * 2):
+        response = client.post("explanations", headers={"X-Request-Id": f"disk-{number}"}, **options)
         assert response.status_code == 200, response.text
     again = [client.post("explanations", **options).json()["explanations"][0]["cached"] for options in questions]
     assert not all(again)
     assert psutil.disk_usage(str(cache)).percent > 50
-    assert "the cache could not be written" in short_tempered.log.read_text()
+    assert re.search(r"\[disk-\d+\] the cache could not be written", short_tempered.log.read_text())
     client.assert_serves()
 
 

@@ -2,6 +2,7 @@
 models', whole."""
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,13 +19,18 @@ import pytest
 import requests
 from safetensors.numpy import load_file, save_file
 
+from export.__main__ import export
 from export.archive import write_archive
 from export.golden import golden_answer
 from handler.model.checkpoint import CARD, WEIGHTS, file_digest, load_model
+from serving.gateway.settings import ROOT, read_properties, write_properties
 from serving.ports import free_addresses
-from serving.supervisor import ROOT, TILE, TorchServe, read_properties
+from serving.supervisor import TILE, TorchServe
+from serving.update import POOLS
 from tests.conftest import pool_settings
 from training.checkpoint import SHIPPED
+from training.synthetic import generate, write_dataset
+from training.train import parse_arguments, train
 
 SHIFT = 3.0
 VERBS = ("predictions", "explanations")
@@ -71,7 +77,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = read_properties(ROOT / "config.properties") | free_addresses()
     settings |= {"models": pool_settings(), "enable_model_api": "true"}
     path = tmp_path_factory.mktemp("update") / "config.properties"
-    path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    write_properties(settings, path)
     return path
 
 
@@ -196,11 +202,64 @@ def test_no_archive_comes_from_another_host(updatable: TorchServe) -> None:
         assert response.status_code in (400, 403, 404), url
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of a model that was trained for an epoch on generated tiles."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_dataset(folder / "tiles.npz", (60, 18, 18), seed=0)
+    options = [
+        "--data",
+        str(folder / "tiles.npz"),
+        "--output",
+        str(folder / "run"),
+        "--epochs",
+        "1",
+        "--init",
+        "random",
+    ]
+    options += ["--no-freeze", "--input-size", "32", "--batch-size", "30", "--accelerator", "cpu", "--devices", "1"]
+    train(parse_arguments(options))
+    export(folder / "run", folder / "export", generate(18, seed=2).images)
+    return folder / "export"
+
+
+def batch_sizes(server: TorchServe, version: str) -> list[int]:
+    urls = [f"{server.management_url}/models/{pool}/{version}" for pool in POOLS]
+    return [requests.get(url, timeout=30).json()[0]["batchSize"] for url in urls]
+
+
+@pytest.mark.timeout(600)
+def test_a_new_training_run_replaces_the_model_and_keeps_its_batching(
+    trained: Path, exports: dict[str, Path], tmp_path: Path
+) -> None:
+    settings = read_properties(ROOT / "config.properties") | free_addresses()
+    settings |= {"models": pool_settings(batchSize=3), "enable_model_api": "true"}
+    config, store = tmp_path / "config.properties", tmp_path / "store"
+    write_properties(settings, config)
+    shutil.copytree(exports["first"], store)
+    model = json.loads((trained / "manifest.json").read_text())["model"]
+    with TorchServe(config, store, tmp_path / "run") as server:
+        before = server.wait_until_ready()
+        with load(server.url) as answers:
+            finished = update(config, store, trained)
+            assert finished.stdout == f"serving {model['version']}\n", finished.stderr
+            wait_for(partial(all_answer, answers, model["version"]))
+        assert {response.status_code for _, response in answers} == {200}
+        updated = answer_of(server)
+        assert batch_sizes(server, model["version"]) == [3, 3]
+    with TorchServe(config, store, tmp_path / "run") as server:
+        restarted = server.wait_until_ready()
+        assert batch_sizes(server, model["version"]) == [3, 3]
+    assert before["model"]["version"] != model["version"] == f"1.0-{model['digest'][:8]}"
+    assert updated["model"]["digest"] == restarted["model"]["digest"] == model["digest"]
+    assert np.allclose(updated["logits"], restarted["logits"], atol=1e-4)
+
+
 def test_by_default_a_server_takes_no_update(server: TorchServe, exports: dict[str, Path], tmp_path: Path) -> None:
     config = tmp_path / "config.properties"
     settings = read_properties(ROOT / "config.properties")
     settings |= {"management_address": server.management_url, "inference_address": server.inference_url}
-    config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    write_properties(settings, config)
     finished = update(config, tmp_path, exports["second"])
     assert finished.returncode == 1
     assert "start the server with enable_model_api=true" in finished.stderr

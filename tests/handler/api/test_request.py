@@ -1,13 +1,16 @@
 import base64
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import orjson
 import pytest
 
 from handler.api.errors import RequestError
 from handler.api.image import ImageLimits
 from handler.api.options import ExplanationRequest, Options
 from handler.api.render import Rendering
-from handler.api.request import RawRequest, TileRequest, parse_request
+from handler.api.request import RawRequest, TileRequest, decode_base64, parse_request
 from handler.explain.registry import METHODS
 from tests.conftest import Pixels
 from tests.handler.api.test_image import Encode
@@ -94,10 +97,80 @@ def test_the_raw_map_comes_in_the_number_type_asked(png: bytes) -> None:
     assert (both.images, both.raw) == (True, "float32")
 
 
-def test_options_may_stand_in_json_and_the_query_wins(png: bytes) -> None:
+def test_options_may_come_in_json(png: bytes) -> None:
     body = {"image": base64.b64encode(png).decode(), "method": "saliency", "target": 3, "alpha": 0.25}
-    (explanation,) = parse({"body": body, "target": b"TUM"}, explain=True).options.explanations
-    assert (explanation.method.name, explanation.target, explanation.rendering.alpha) == ("saliency", 8, 0.25)
+    (explanation,) = parse({"body": body, "size": b"64"}, explain=True).options.explanations
+    assert (explanation.method.name, explanation.target, explanation.rendering.alpha) == ("saliency", 3, 0.25)
+    assert explanation.rendering.size == 64
+
+
+@pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf", b"\n", b" \t\r\n", b"\xef\xbb\xbf\r\n"])
+@pytest.mark.parametrize("colon", [b":", b" : ", b":\n"])
+def test_json_is_known_by_its_first_bracket(prefix: bytes, colon: bytes, png: bytes, tiles: Pixels) -> None:
+    body = prefix + b'{"image"' + colon + b'"' + base64.b64encode(png) + b'"}'
+    assert (parse({"body": body}).image == tiles[0]).all()
+    assert (parse({"body": body.decode()}).image == tiles[0]).all()
+
+
+BASE64: dict[str, Callable[[bytes], str]] = {
+    "standard": lambda data: base64.b64encode(data).decode(),
+    "wrapped as by base64(1)": lambda data: base64.encodebytes(data).decode(),
+    "wrapped as in MIME": lambda data: base64.encodebytes(data).decode().replace("\n", "\r\n"),
+    "URL-safe": lambda data: base64.urlsafe_b64encode(data).decode(),
+    "unpadded": lambda data: base64.b64encode(data).decode().rstrip("="),
+    "URL-safe and unpadded": lambda data: base64.urlsafe_b64encode(data).decode().rstrip("="),
+    "data URL": lambda data: f"data:image/png;base64,{base64.b64encode(data).decode()}",
+    "wrapped data URL": lambda data: f" DATA:image/png;base64,\n{base64.encodebytes(data).decode()}",
+}
+
+
+@pytest.mark.parametrize("way", BASE64)
+def test_base64_is_read_in_all_its_ways(way: str) -> None:
+    for length in range(60, 70):
+        data = np.random.default_rng(length).bytes(length) + b"\xfb\xff\xfe"
+        assert decode_base64(BASE64[way](data)) == data
+
+
+@pytest.mark.parametrize("text", ["%%%", "a", "aGVsbG8====", "aGV=sbG8=", "aGVs,bG8=", "\ud800", "\u0663AAA"])
+def test_base64_that_is_damaged_is_refused(text: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        decode_base64(text)
+    assert caught.value.code == "base64_invalid"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "field"),
+    [
+        ({"body": b'{"image": "", "target": 1, "target": 2}'}, "option_repeated", "target"),
+        ({"body": b'{"image": "", "target": 1, "target": 1}'}, "option_repeated", "target"),
+        ({"body": b'{"image": "", "nested": {"a": 1, "a": 2}}'}, "option_repeated", "a"),
+        ({"body": b'{"image": "", "image": ""}'}, "image_repeated", "image"),
+        ({"body": b'{"image": "", "target": 1}', "target": b"2"}, "option_repeated", "target"),
+        ({"body": {"image": "", "target": 1}, "target": b"1"}, "option_repeated", "target"),
+        ({"data": b"one", "body": b"two"}, "image_repeated", "body"),
+        ({"data": b"one", "image": b"one"}, "image_repeated", "image"),
+    ],
+)
+def test_what_is_said_twice_is_refused(fields: dict[str, Any], code: str, field: str) -> None:
+    error = error_of(fields, explain=True)
+    assert (error.status, error.code, error.field) == (400, code, field)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"body": b'{"image": "", "\\ud800": 1}'},
+        {"body": b'{"image": "", "target": "\\udfff"}'},
+        {"body": b'{"image": "\\ud800"}'},
+        {"body": b'{"image": "", "method": "\\ud800"}'},
+        {"data": b"", "\ud800": b"1"},
+        {"data": b"", "\udcff": b"\xff"},
+        {"data": b"", "\udcff": [1]},
+    ],
+)
+def test_every_error_is_utf8(fields: dict[str, Any]) -> None:
+    error = error_of(fields, explain=True)
+    assert orjson.loads(orjson.dumps(error.to_json())) == error.to_json()
 
 
 def test_all_targets_are_nine_explanations(png: bytes) -> None:
@@ -135,6 +208,11 @@ def test_rendering_choices_are_taken(png: bytes) -> None:
         ({"method": b"integrated_gradients", "n_steps": b"9" * 5000}, True, "parameter_invalid", "n_steps"),
         ({"method": b"integrated_gradients", "n_steps": b"0"}, True, "parameter_invalid", "n_steps"),
         ({"method": b"integrated_gradients", "n_steps": b"many"}, True, "parameter_invalid", "n_steps"),
+        ({"method": b"integrated_gradients", "n_steps": b"-3"}, True, "parameter_invalid", "n_steps"),
+        ({"method": b"integrated_gradients", "n_steps": b"1_6"}, True, "parameter_invalid", "n_steps"),
+        ({"method": b"integrated_gradients", "n_steps": "\u0663"}, True, "parameter_invalid", "n_steps"),
+        ({"method": b""}, True, "method_unknown", "method"),
+        ({"explain": b""}, False, "method_unknown", "explain"),
         ({"method": b"integrated_gradients", "baseline": b"pink"}, True, "parameter_invalid", "baseline"),
         ({"method": b"gradcam", "n_steps": b"5"}, True, "option_misplaced", "n_steps"),
         (

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -72,7 +73,7 @@ def outcome(fields: dict[str, Any], explain: bool = False) -> TileRequest | str:
         assert 400 <= error.status < 500
         body = error.to_json()["error"]
         assert set(body) == {"code", "message", "field"}
-        json.dumps(body)
+        orjson.dumps(body)
         return error.code
 
 

@@ -1,51 +1,32 @@
-import asyncio
 import http.client
-import socket
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Thread
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import requests
-from aiohttp import web
 
-from serving.gateway.app import make_edge
-from serving.gateway.rate_limit import RateLimit
+from serving.gateway.app import Edge
+from serving.gateway.settings import ROOT, Settings, write_properties
 from serving.ports import free_addresses
-from serving.supervisor import ROOT, TILE, TorchServe
-
-
-@contextmanager
-def running(application: web.Application) -> Iterator[str]:
-    loop = asyncio.new_event_loop()
-    runner = web.AppRunner(application)
-    loop.run_until_complete(runner.setup())
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    loop.run_until_complete(web.SockSite(runner, listener).start())
-    thread = Thread(target=loop.run_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+from serving.supervisor import TILE, TorchServe
+from tests.support.edge import running, settings_for
 
 
 @pytest.fixture
 def orphan() -> Iterator[str]:
     """An edge whose TorchServe is not running."""
-    with running(make_edge(free_addresses()["inference_address"], max_request_size=1000)) as url:
+    with running(Edge(Settings(inference_address=free_addresses()["inference_address"], max_request_size=1000))) as url:
         yield url
 
 
 @pytest.fixture
 def guarded(server: TorchServe) -> Iterator[str]:
     """An edge with a token, before the running TorchServe."""
-    with running(make_edge(server.inference_url, 100_000, server.metrics_url, token="secret")) as url:
+    with running(Edge(settings_for(server), token="secret")) as url:
         yield url
 
 
@@ -83,34 +64,30 @@ def test_the_token_opens_everything_and_health_is_open(guarded: str) -> None:
     assert requests.get(f"{guarded}/ping", timeout=10).json()["status"] == "Healthy"
 
 
-@pytest.mark.parametrize("address", ["http://0.0.0.0:0", "http://192.0.2.1:0", "http://edge.example:0"])
-def test_no_one_else_is_served_without_a_token(address: str) -> None:
-    command = [sys.executable, "-m", "serving.gateway.app", "--listen", address, "--max-request-size", "1"]
-    command += ["--upstream", "http://127.0.0.1:1", "--metrics", "http://127.0.0.1:1", "--manifest", "manifest.json"]
+def refusal(tmp_path: Path, **properties: str) -> str:
+    """The message of an edge that does not start with these properties."""
+    write_properties(properties, tmp_path / "config.properties")
+    command = [sys.executable, "-m", "serving.gateway", "--config", str(tmp_path / "config.properties")]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert finished.returncode == 2
-    assert "set PATHMNIST_TOKEN" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    return finished.stderr
 
 
-def test_tls_needs_a_certificate() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "serving.gateway.app",
-        "--listen",
-        "https://127.0.0.1:0",
-        "--max-request-size",
-        "1",
-    ]
-    command += ["--upstream", "http://127.0.0.1:1", "--metrics", "http://127.0.0.1:1", "--manifest", "manifest.json"]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
-    assert finished.returncode == 2
-    assert "needs a certificate and its key" in finished.stderr
+@pytest.mark.parametrize(
+    "address",
+    ["http://0.0.0.0:0", "http://192.0.2.1:0", "http://edge.example:0", "http://[::]:0", "http://[2001:db8::1]:0"],
+)
+def test_no_one_else_is_served_without_a_token(address: str, tmp_path: Path) -> None:
+    assert "set PATHMNIST_TOKEN" in refusal(tmp_path, edge_address=address)
+
+
+def test_tls_needs_a_certificate(tmp_path: Path) -> None:
+    assert "needs a certificate and its key" in refusal(tmp_path, edge_address="https://127.0.0.1:0")
 
 
 def test_a_client_above_its_rate_is_told_when_to_come_back(server: TorchServe) -> None:
-    limited = make_edge(server.inference_url, 100_000, server.metrics_url, rate_limit=RateLimit(0.1, burst=3))
-    with running(limited) as url:
+    with running(Edge(settings_for(server, edge_rate_limit=0.1, edge_rate_burst=3))) as url:
         answers = [requests.get(f"{url}/metrics", timeout=10) for _ in range(4)]
         pings = [requests.get(f"{url}/ping", timeout=10) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
@@ -120,8 +97,7 @@ def test_a_client_above_its_rate_is_told_when_to_come_back(server: TorchServe) -
 
 
 def test_guessing_tokens_is_limited_too() -> None:
-    guarded = make_edge("http://127.0.0.1:1", 1000, token="secret", rate_limit=RateLimit(0.1, burst=2))
-    with running(guarded) as url:
+    with running(Edge(Settings(edge_rate_limit=0.1, edge_rate_burst=2), token="secret")) as url:
         statuses = [requests.post(f"{url}/predictions/pathmnist", timeout=10).status_code for _ in range(3)]
     assert statuses == [401, 401, 429]
 

@@ -1,4 +1,3 @@
-import errno
 import hashlib
 import json
 from pathlib import Path
@@ -7,10 +6,8 @@ from typing import Any
 import pytest
 import requests
 
-from serving.gateway.app import make_edge
-from serving.gateway.request_log import AuditTrail, RequestLog, first_broken_line
+from serving.gateway.request_log import RequestLog
 from serving.supervisor import TILE, TorchServe
-from tests.serving.gateway.test_app import running
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -44,56 +41,6 @@ def test_the_log_has_a_line_of_json_for_each_request(server: TorchServe) -> None
 def test_no_image_and_no_map_is_in_the_log(server: TorchServe) -> None:
     ask(server.url, "explanations/pathmnist?method=gradcam&return=both")
     assert all(len(line) < 1000 for line in server.request_log.read_text().splitlines())
-
-
-def test_the_audit_trail_holds_what_was_answered_but_no_picture(server: TorchServe, tmp_path: Path) -> None:
-    path = tmp_path / "audit.jsonl"
-    with running(make_edge(server.inference_url, 1_000_000, audit=AuditTrail(path))) as url:
-        first = ask(url, "explanations/pathmnist?method=gradcam&return=both").json()
-        ask(url, body=b"no image")
-    # A trail goes on where an earlier process left it.
-    with running(make_edge(server.inference_url, 1_000_000, audit=AuditTrail(path))) as url:
-        second = ask(url).json()
-    one, two = lines(path)
-    assert one["answer"]["logits"] == first["logits"]
-    assert set(first["explanations"][0]) - set(one["answer"]["explanations"][0]) == {
-        "heatmap",
-        "overlay",
-        "attribution",
-    }
-    assert two["answer"] == second
-    assert first_broken_line(path) is None
-
-
-@pytest.mark.parametrize("change", ["edit", "remove", "garble"])
-def test_a_changed_audit_trail_shows(change: str, tmp_path: Path) -> None:
-    path = tmp_path / "audit.jsonl"
-    trail = AuditTrail(path)
-    for number in range(4):
-        trail.write({"request_id": str(number)}, b'{"logits": [1.5]}')
-    assert first_broken_line(path) is None
-    content = path.read_text().splitlines(keepends=True)
-    if change == "edit":
-        content[1] = content[1].replace("1.5", "2.5")
-    elif change == "remove":
-        del content[1]
-    else:
-        content[2] = "{\n"
-    path.write_text("".join(content))
-    assert first_broken_line(path) == {"edit": 3, "remove": 2, "garble": 3}[change]
-
-
-class FullDisk(AuditTrail):
-    """A trail whose disk is full."""
-
-    def write(self, record: dict[str, Any], body: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-
-def test_no_answer_is_given_that_cannot_be_written_down(server: TorchServe, tmp_path: Path) -> None:
-    with running(make_edge(server.inference_url, 1_000_000, audit=FullDisk(tmp_path / "audit.jsonl"))) as url:
-        answer = ask(url)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "audit_failed")
 
 
 def test_the_log_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,11 +13,11 @@ import requests
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from serving.gateway.app import make_edge
-from serving.gateway.tracing import Traces
+from serving.gateway.app import Edge
+from serving.gateway.settings import Settings
 from serving.ports import free_ports
 from serving.supervisor import TILE, TorchServe
-from tests.serving.gateway.test_app import running
+from tests.support.edge import running, settings_for
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -55,7 +55,7 @@ def ask(url: str, body: bytes, **headers: str) -> requests.Response:
 def test_every_request_is_a_span_of_the_clients_trace(server: TorchServe, collector: tuple[str, Queue[Span]]) -> None:
     endpoint, spans = collector
     before = time.time_ns()
-    with running(make_edge(server.inference_url, 1_000_000, traces=Traces(endpoint))) as url:
+    with running(Edge(settings_for(server, edge_traces_endpoint=endpoint))) as url:
         good = ask(url, TILE.read_bytes(), traceparent=f"00-{TRACE}-{PARENT}-01")
         assert ask(url, b"no image").status_code == 415
     first, second = spans.get(timeout=10), spans.get(timeout=10)
@@ -77,8 +77,10 @@ def test_every_request_is_a_span_of_the_clients_trace(server: TorchServe, collec
 def test_a_fault_of_the_server_is_an_error_and_one_of_the_client_is_not(collector: tuple[str, Queue[Span]]) -> None:
     endpoint, spans = collector
     (nobody,) = free_ports(1)
-    edge = make_edge(f"http://127.0.0.1:{nobody}", 100, traces=Traces(endpoint))
-    with running(edge) as url:
+    settings = Settings(
+        inference_address=f"http://127.0.0.1:{nobody}", max_request_size=100, edge_traces_endpoint=endpoint
+    )
+    with running(Edge(settings)) as url:
         assert ask(url, bytes(101)).status_code == 413
         assert ask(url, b"image").status_code == 503
     assert spans.get(timeout=10).status.code == Status.STATUS_CODE_UNSET
@@ -87,6 +89,6 @@ def test_a_fault_of_the_server_is_an_error_and_one_of_the_client_is_not(collecto
 
 def test_a_collector_that_is_away_costs_no_answer(server: TorchServe) -> None:
     (nobody,) = free_ports(1)
-    traces = Traces(f"http://127.0.0.1:{nobody}/v1/traces")
-    with running(make_edge(server.inference_url, 1_000_000, traces=traces)) as url:
+    settings = settings_for(server, edge_traces_endpoint=f"http://127.0.0.1:{nobody}/v1/traces")
+    with running(Edge(settings)) as url:
         assert all(ask(url, TILE.read_bytes()).status_code == 200 for _ in range(5))
