@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import zipfile
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -75,42 +74,43 @@ def load_or_exit(source: str) -> PathMNIST:
 
 
 def download_official() -> Path:
-    """Fetch the official file once with the `medmnist` package and check its MD5."""
-    from medmnist import INFO
-    from medmnist import PathMNIST as OfficialPathMNIST
-    from medmnist.dataset import DEFAULT_ROOT
+    """MedMNIST's own file in its own cache folder, downloaded by the `medmnist` package unless it is there.
 
-    OfficialPathMNIST(split="train", download=True)
-    path = Path(DEFAULT_ROOT) / "pathmnist.npz"
-    verify_md5(path, INFO["pathmnist"]["MD5"])
-    return path
+    The package compares the file's MD5. Raises `DataError` if it can neither find nor download it.
+    """
+    import medmnist
 
-
-def verify_md5(path: Path, expected: str) -> None:
-    """Raise `DataError` unless the file has this MD5."""
-    found = file_digest(path, "md5")
-    if found != expected:
-        raise DataError(f"{path.name} has MD5 {found}, expected {expected}; delete it and download it again")
+    root = medmnist.info.DEFAULT_ROOT
+    try:
+        medmnist.PathMNIST(split="test", download=True, root=root)
+    except (RuntimeError, OSError) as error:
+        raise DataError(" ".join(str(error).split())) from error
+    return Path(root) / "pathmnist.npz"
 
 
 def read_npz(path: Path) -> PathMNIST:
     """Read and validate a file in MedMNIST's schema: `{train,val,test}_{images,labels}`.
 
-    Raises `DataError` naming the first problem: file, key, shape, type or label range.
+    Raises `DataError` naming the first problem: file, key, shape, type, label range or a class without tiles.
     """
     if not path.is_file():
         raise DataError(f"no such file: {path}")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        arrays = np.load(path, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise DataError(f"{path} holds a single array, expected an npz file")
+        with arrays:
             splits = {name: _read_split(arrays, name) for name in SPLITS}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a readable npz file: {error}") from error
+        digest = file_digest(path)
+    except DataError:
+        raise
+    # zipfile, its decompressors and NumPy's header parser raise many types for damaged bytes.
+    except Exception as error:
+        raise DataError(f"{path} is not a readable npz file: {error or type(error).__name__}") from error
     sizes = {split.images.shape[1] for split in splits.values()}
     if len(sizes) > 1:
         raise DataError(f"splits differ in tile size: {sorted(sizes)}")
-    return PathMNIST(**splits, digest=file_digest(path))
+    return PathMNIST(**splits, digest=digest)
 
 
 def _read_split(arrays: np.lib.npyio.NpzFile, name: str) -> Split:
@@ -118,9 +118,11 @@ def _read_split(arrays: np.lib.npyio.NpzFile, name: str) -> Split:
         if key not in arrays:
             raise DataError(f"missing key {key!r}; found {sorted(arrays.files)}")
     images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+    if not isinstance(images, np.ndarray) or not isinstance(labels, np.ndarray):
+        raise DataError(f"{name}_images or {name}_labels is not an array in NumPy's format")
     if images.dtype != np.uint8:
         raise DataError(f"{name}_images has dtype {images.dtype}, expected uint8")
-    if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
+    if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3 or not images.shape[1]:
         raise DataError(f"{name}_images has shape {images.shape}, expected (N, S, S, 3)")
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{name}_labels has dtype {labels.dtype}, expected an integer type")
@@ -131,6 +133,9 @@ def _read_split(arrays: np.lib.npyio.NpzFile, name: str) -> Split:
     flat = labels.reshape(-1).astype(np.int64)
     if flat.min() < 0 or flat.max() >= NUM_CLASSES:
         raise DataError(f"{name}_labels range from {flat.min()} to {flat.max()}, expected 0 to {NUM_CLASSES - 1}")
+    missing = sorted(set(range(NUM_CLASSES)) - set(flat.tolist()))
+    if missing:
+        raise DataError(f"{name}_labels has no tile of the classes {missing}; every split needs all {NUM_CLASSES}")
     return Split(images, flat)
 
 

