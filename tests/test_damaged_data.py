@@ -9,7 +9,7 @@ import pytest
 
 from training.synthetic import write_dataset
 
-# What a command needs besides its data.
+# What a command is given besides its data.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "evaluation.calibrate": ("--output", "report"),
     "evaluation.classification": (),
@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "evaluation.explanations": ("--output", "report"),
     "evaluation.explore": ("--output", "report"),
     "evaluation.gallery": ("--output", "sheet.png"),
+    "evaluation.memorising": ("--samples", "samples"),
     "evaluation.quadrature": (),
     "evaluation.resolution": (),
     "evaluation.robustness": (),

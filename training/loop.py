@@ -6,7 +6,6 @@ precision are Lightning Fabric's.
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, one_hot, softmax
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from handler.classes import NUM_CLASSES
 from handler.model.preprocess import Preprocessing, network_input
 from training import augment
+from training.averaging import moving_average
 from training.data import PathMNIST, TileStream, as_tiles
 from training.networks import freeze, set_training
 from training.recipe import Recipe
@@ -67,9 +66,7 @@ class Training:
         self.network = network.to(memory_format=torch.channels_last)
         freeze(self.network, recipe)
         self.parallel, self.optimizer = fabric.setup(self.network, _optimizer(self.network, recipe))
-        self.average = None
-        if recipe.ema_decay is not None:
-            self.average = AveragedModel(self.network, multi_avg_fn=_averaging(recipe.ema_decay), use_buffers=True)
+        self.average = None if recipe.ema_decay is None else moving_average(self.network, recipe.ema_decay)
         self.plateau = None
         if recipe.schedule == "plateau":
             self.plateau = ReduceLROnPlateau(self.optimizer, factor=0.1, patience=2)
@@ -243,18 +240,3 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     ]
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=recipe.learning_rate)
-
-
-def _averaging(decay: float) -> Callable[[Any, Any, Any], None]:
-    """An exponential moving average whose decay grows to `decay`, so that it forgets the random start."""
-
-    @torch.no_grad()
-    def average(averages: tuple[Tensor, ...], values: tuple[Tensor, ...], count: Tensor) -> None:
-        share = min(decay, (1 + int(count)) / (10 + int(count)))
-        for mean, value in zip(averages, values, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - share)
-            else:
-                mean.copy_(value)
-
-    return average

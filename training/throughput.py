@@ -22,9 +22,10 @@ from lightning.fabric import Fabric
 from training.data import PathMNIST, Split
 from training.loop import Training
 from training.networks import first_network, preprocessing_of
+from training.precision import fabric_precision
 from training.recipe import RECIPES, Recipe
 from training.teachers import EfficientNetTeacher
-from training.train import environment, precision_of
+from training.train import environment
 
 TRAIN_TILES = 89_996
 WARM_UP = 2
@@ -32,7 +33,7 @@ WARM_UP = 2
 
 def measure(recipe: Recipe, steps: int, tiles: int = TRAIN_TILES) -> dict[str, Any]:
     """Medians over `steps` batches, after the first ones; random weights stand for trained ones."""
-    fabric = Fabric(devices=1, precision=precision_of(recipe, "auto"))
+    fabric = Fabric(devices=1, precision=fabric_precision("auto", recipe.bfloat16))
     random = np.random.default_rng(0)
     split = Split(random.integers(0, 256, (tiles, 28, 28, 3), dtype=np.uint8), random.integers(0, 9, tiles))
     few = split.sample(9)

@@ -26,6 +26,7 @@ from training.checkpoint import save_weights, write_json
 from training.data import DataError, PathMNIST, add_data_argument, as_tiles, load
 from training.loop import Training
 from training.networks import first_network, preprocessing_of
+from training.precision import fabric_precision
 from training.recipe import RECIPES, Recipe, Stage
 from training.teachers import load_teacher
 
@@ -86,20 +87,6 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
     return replace(recipe, **{**changes, "stages": tuple(replace(stage, **given) for stage in stages)})
 
 
-def precision_of(recipe: Recipe, precision: str) -> Any:
-    """Lightning's name of a precision; `auto` is bfloat16 if the recipe allows it and this machine is fast with it."""
-    if precision != "auto":
-        return precision
-    return "bf16-mixed" if recipe.bfloat16 and _fast_bfloat16() else "32-true"
-
-
-def _fast_bfloat16() -> bool:
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def train(arguments: argparse.Namespace) -> Path:
     """Run the recipe; returns the folder with weights, card and curves.
 
@@ -113,7 +100,7 @@ def train(arguments: argparse.Namespace) -> Path:
         devices=arguments.devices,
         num_nodes=arguments.num_nodes,
         strategy=arguments.strategy,
-        precision=precision_of(recipe, arguments.precision),
+        precision=fabric_precision(arguments.precision, recipe.bfloat16),
         loggers=CSVLogger(arguments.output, name="curves", flush_logs_every_n_steps=1),
     )
     fabric.launch()
