@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from evaluation.gallery import draw_overlay
-from handler.classes import CODES, NUM_CLASSES
+from handler.classes import CODES
 from handler.classifier import Classifier
 from training.checkpoint import SHIPPED
 from training.data import Split, add_data_argument, load_or_exit
@@ -23,14 +23,6 @@ CELL = 112
 CAPTION = 18
 COLUMNS = 3
 GAP = 12
-
-
-def of_every_class(split: Split, count: int) -> Split:
-    """About `count` tiles, the same number of each class, evenly spaced over the split."""
-    each = max(1, round(count / NUM_CLASSES))
-    places = [np.flatnonzero(split.labels == class_id) for class_id in range(NUM_CLASSES)]
-    chosen = np.concatenate([at[np.linspace(0, len(at) - 1, min(each, len(at))).round().astype(int)] for at in places])
-    return Split(split.images[chosen], split.labels[chosen])
 
 
 def draw_strip(classifier: Classifier, tile: NDArray[np.uint8], class_id: int) -> Image.Image:
@@ -65,7 +57,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("runs/contact_sheet.png"))
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     arguments = parser.parse_args()
-    split = of_every_class(load_or_exit(arguments.data).test, arguments.tiles)
+    split = load_or_exit(arguments.data).test.of_every_class(arguments.tiles)
     sheet = draw_sheet(Classifier.load(arguments.checkpoint), split)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(arguments.output)

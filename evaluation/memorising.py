@@ -113,7 +113,7 @@ def main() -> None:
         teacher = load_teacher(arguments.teacher) if arguments.teacher else None
     except (ValueError, OSError) as error:
         sys.exit(f"memorising: {error}")
-    unseen = {"validation tiles": data.val.sample(len(samples)), "test tiles": data.test.sample(len(samples))}
+    unseen = {f"{name} tiles": data.split(name).of_every_class(len(samples)) for name in ("val", "test")}
     found = {
         "samples": len(samples),
         "recognised": recognised(samples, Classifier.load(arguments.checkpoint), teacher),

@@ -36,6 +36,13 @@ class Split:
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
         return Split(self.images[chosen], self.labels[chosen])
 
+    def of_every_class(self, count: int) -> "Split":
+        """About `count` tiles, the same number of each class if there are enough, evenly spaced over the split."""
+        each = max(1, round(count / NUM_CLASSES))
+        places = [np.flatnonzero(self.labels == class_id) for class_id in range(NUM_CLASSES)]
+        chosen = [at[np.linspace(0, len(at) - 1, min(each, len(at))).round().astype(int)] for at in places if len(at)]
+        return Split(self.images[np.concatenate(chosen)], self.labels[np.concatenate(chosen)])
+
     def spread(self, count: int) -> NDArray[np.uint8]:
         """The images of `sample`."""
         return self.sample(count).images

@@ -142,10 +142,11 @@ SCRATCH = replace(
     init="random",
     stages=(
         Stage(64, steps=3000),
-        Stage(112, steps=1500, distillation=0.5),
-        Stage(224, steps=600, batch_size=64, distillation=0.5, rate_ceiling=4e-4),
+        Stage(112, steps=700, distillation=0.5),
+        Stage(224, steps=400, batch_size=64, distillation=0.5, rate_ceiling=4e-4),
     ),
     learning_rate=1.5e-3,
+    cosine_steps=5100,
     rate_floor=0.005,
     validation_steps=1000,
 )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.contact_sheet import CAPTION, CELL, METHODS, draw_sheet, draw_strip, of_every_class
+from evaluation.contact_sheet import CAPTION, CELL, METHODS, draw_sheet, draw_strip
 from handler.classifier import Classifier
 from training.checkpoint import SHIPPED
 from training.synthetic import generate
@@ -14,7 +14,7 @@ def classifier() -> Classifier:
 
 
 def test_tiles_are_spread_over_the_classes() -> None:
-    split = of_every_class(generate(90, seed=0), 45)
+    split = generate(90, seed=0).of_every_class(45)
     assert split.labels.tolist() == sorted(list(range(9)) * 5)
 
 
