@@ -1,5 +1,6 @@
 PYTHON ?= python3.11
 DATA ?= medmnist
+TEACHER ?= runs/teacher/teacher.safetensors
 BIN := .venv/bin
 DEMO_BIN := .venv-demo/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
@@ -42,9 +43,12 @@ check: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-## train: the classic recipe on the official data (DATA=FILE.npz, ARGS adds options: python -m training.train --help)
-train: .venv/test.stamp
-	$(BIN)/python -m training.train --data $(DATA) $(ARGS)
+## train: a teacher if there is none, then the recipe of the shipped weights (DATA=FILE.npz, TEACHER=FILE, ARGS)
+train: .venv/test.stamp $(TEACHER)
+	$(BIN)/python -m training.train --data $(DATA) --recipe scratch --teacher $(TEACHER) $(ARGS)
+
+runs/teacher/teacher.safetensors: | .venv/test.stamp
+	$(BIN)/python -m training.train --data $(DATA) --recipe teacher --output $(@D)
 
 ## evaluate: the shipped checkpoint on the official test split (DATA, ARGS)
 evaluate: .venv/test.stamp

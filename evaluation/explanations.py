@@ -40,7 +40,7 @@ from handler.model.engine import Engine
 from handler.model.network import for_inference, load_network
 from handler.model.preprocess import preprocess
 from training.checkpoint import SHIPPED, write_json
-from training.data import Split, add_data_argument, load
+from training.data import Split, add_data_argument, load_or_exit
 
 # Three methods give the same map; one of them is enough.
 EVALUATED = [name for name in METHODS if name not in ("hirescam", "xgradcam")]
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the report")
     arguments = parser.parse_args()
     model = load_model(arguments.checkpoint)
-    split = load(arguments.data).test
+    split = load_or_exit(arguments.data).test
     weights = arguments.checkpoint / WEIGHTS
     summary = summarise(evaluate(model, weights, split, arguments.tiles, arguments.randomised_tiles))
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from handler.classes import CODES, NUM_CLASSES
 from handler.classifier import Classifier
 from handler.explain.registry import METHODS
 from training.checkpoint import SHIPPED
-from training.data import load
+from training.data import load_or_exit
 from training.synthetic import generate
 
 SHOWN = ("gradcam", "layercam", "integrated_gradients")
@@ -31,7 +31,7 @@ def one_of_each_class(source: str | None) -> NDArray[np.uint8]:
     """Nine tiles, one per class, in class order."""
     if source is None:
         return generate(NUM_CLASSES, seed=8, size=224).images
-    split = load(source).test
+    split = load_or_exit(source).test
     return np.stack([split.images[np.flatnonzero(split.labels == class_id)[0]] for class_id in range(NUM_CLASSES)])
 
 

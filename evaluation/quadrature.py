@@ -29,7 +29,7 @@ from handler.model.checkpoint import Model
 from handler.model.network import classify
 from handler.model.preprocess import preprocess
 from training.checkpoint import SHIPPED, write_json
-from training.data import Split, add_data_argument, load
+from training.data import Split, add_data_argument, load_or_exit
 
 REFERENCE_STEPS = 512
 SPREAD = 200
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--references", type=Path, default=Path("runs/references"), help="folder to keep them in")
     parser.add_argument("--output", type=Path, help="JSON file for the summary and every tile's figures")
     arguments = parser.parse_args()
-    split = load(arguments.data).test
+    split = load_or_exit(arguments.data).test
     measurement = Measurement(Classifier.load(arguments.checkpoint), arguments.references)
     rows = [measurement.of_tile(split, index) for index in tqdm(choose(arguments.tiles, len(split)))]
     summary = summarise(rows)

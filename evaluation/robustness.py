@@ -28,7 +28,7 @@ from evaluation.scores import with_interval
 from handler.model.checkpoint import Model, load_model
 from training.augment import STAINS
 from training.checkpoint import SHIPPED, write_json
-from training.data import SPLITS, Split, add_data_argument, load
+from training.data import SPLITS, Split, add_data_argument, load_or_exit
 
 Change = Callable[[Image.Image], Image.Image]
 RESAMPLES = 1000
@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     parser.add_argument("--output", type=Path, help="folder for the report")
     arguments = parser.parse_args()
-    result = report(load_model(arguments.checkpoint), load(arguments.data).split(arguments.split))
+    result = report(load_model(arguments.checkpoint), load_or_exit(arguments.data).split(arguments.split))
     if not arguments.output:
         print(json.dumps(result, indent=2))
         return

@@ -21,7 +21,7 @@ from export.onnx_file import OPSET, describe
 from export.parity import Parity, ParityError, measure_parity, require_parity
 from handler.model.checkpoint import Model, file_digest, load_model
 from training.checkpoint import SHIPPED, write_json
-from training.data import DataError, read_npz
+from training.data import load_or_exit
 from training.synthetic import generate
 
 PACKAGES = (
@@ -80,14 +80,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("model_store"), help="folder to write to")
     parser.add_argument(
         "--data",
-        type=Path,
-        help="npz whose test tiles the parity check uses; default: generated tiles",
+        metavar="medmnist|FILE.npz",
+        help="data whose test tiles the parity check uses; default: generated tiles",
     )
     arguments = parser.parse_args()
+    tiles = load_or_exit(arguments.data).test.images if arguments.data else generate(72, seed=0).images
     try:
-        tiles = read_npz(arguments.data).test.images if arguments.data else generate(72, seed=0).images
         manifest = export(arguments.checkpoint, arguments.output, tiles)
-    except (DataError, ParityError) as error:
+    except ParityError as error:
         sys.exit(f"export: {error}")
     print(json.dumps(manifest, indent=2))
 

@@ -26,7 +26,7 @@ from export.parity import ParityError
 from handler.model.checkpoint import Model, load_model
 from handler.model.preprocess import normalise, preprocess
 from training.checkpoint import SHIPPED, write_json
-from training.data import read_npz
+from training.data import add_data_argument, load_or_exit
 
 MAPS = ("saliency", "integrated_gradients")
 BLACK = np.zeros(3, dtype=np.float32)
@@ -106,14 +106,14 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="npz whose test tiles are explained")
+    add_data_argument(parser)
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     parser.add_argument("--file", type=Path, default=Path("model_store", f"{MODEL_NAME}_explain.onnx"))
     parser.add_argument("--tiles", type=int, default=45, help="spread evenly over the split")
     parser.add_argument("--n-steps", type=int, default=8)
     parser.add_argument("--output", type=Path, help="JSON file for the summary and every tile's errors")
     arguments = parser.parse_args()
-    tiles = read_npz(arguments.data).test.spread(arguments.tiles)
+    tiles = load_or_exit(arguments.data).test.spread(arguments.tiles)
     rows = compare(load_model(arguments.checkpoint), arguments.file, tiles, arguments.n_steps, yardstick=True)
     summary = {"n_steps": arguments.n_steps, **summarise(rows)}
     print(json.dumps(summary, indent=2))

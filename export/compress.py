@@ -28,7 +28,7 @@ from export.onnx_file import describe
 from export.parity import split_batches
 from handler.model.checkpoint import file_digest, load_model
 from training.checkpoint import SHIPPED, write_json
-from training.data import Split, read_npz
+from training.data import Split, add_data_argument, load_or_exit
 
 MAX_DROP = 0.005
 BATCH_SIZE = 32
@@ -178,11 +178,11 @@ def compress(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="npz with training, validation and test tiles")
+    add_data_argument(parser)
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="folder `python -m export` wrote")
     arguments = parser.parse_args()
-    data = read_npz(arguments.data)
+    data = load_or_exit(arguments.data)
     try:
         calibration = data.train.spread(CALIBRATION_TILES)
         costs = compress(arguments.checkpoint, arguments.store, calibration, data.val.images, data.test)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from export.onnx_file import IMAGE, IMAGE_AXES, save_onnx
 from handler.model.checkpoint import Model
 from handler.model.network import class_activation, classify, embedding, feature_map
-from handler.model.preprocess import Preprocessing, area_matrix, normalise, resampling_matrix, triangle
+from handler.model.preprocess import Preprocessing, normalise, reduce, reducing_matrix, resampling_matrix, triangle
 
 OUTPUTS = ("logits", "probabilities", "cam", "embedding")
 
@@ -26,19 +26,18 @@ class NetworkInput(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """`image` is uint8 `[N, H, W, 3]`, any size; returns the network's input, `[N, 3, I, I]`.
 
-        The same steps as `handler.model.preprocess`, whose cached matrices an exporter must not see: here the reducing
-        matrices are computed by the graph from the image's own size.
+        The same steps as `handler.model.preprocess`. An exporter must not see its cached matrices: here the graph
+        computes the reducing matrices from the image's own size.
         """
-        rows = area_matrix(image.shape[1], self.spec.canonical_size)
-        columns = area_matrix(image.shape[2], self.spec.canonical_size)
-        pixels = image.permute(0, 3, 1, 2).float()
-        tiles = rows @ pixels @ columns.T / 255
+        rows = reducing_matrix(image.shape[1], self.spec.canonical_size)
+        columns = reducing_matrix(image.shape[2], self.spec.canonical_size)
+        tiles = reduce(image.permute(0, 3, 1, 2).float(), rows, columns) / 255
         enlarge = self.get_buffer("enlarge")
         return normalise(enlarge @ tiles @ enlarge.T, self.spec)
 
 
 class Graph(nn.Module):
-    """Preprocessing and network. `precision` is that of the convolutions; all before and after is float32."""
+    """Preprocessing and network. `precision` is that of the convolutions; all else is float32."""
 
     def __init__(self, model: Model, precision: torch.dtype = torch.float32) -> None:
         super().__init__()

@@ -31,7 +31,7 @@ from export.web import PACKAGES, MissingRuntimeError, chromium_page, link, serve
 from handler.model.checkpoint import Model, load_model
 from handler.model.engine import Engine
 from training.checkpoint import SHIPPED, write_json
-from training.data import read_npz
+from training.data import add_data_argument, load_or_exit
 
 BATCH_SIZE = 16
 # What computes each convolution in NumPy takes seconds for a tile.
@@ -213,14 +213,14 @@ def compare(runtime: str, path: Path, tiles: Tiles, expected: Logits) -> Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="npz whose test tiles are classified")
+    add_data_argument(parser)
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
     parser.add_argument("--file", type=Path, default=Path("model_store", f"{MODEL_NAME}.onnx"))
     parser.add_argument("--tiles", type=int, default=256, help="spread evenly over the split")
     parser.add_argument("--runtimes", nargs="+", choices=list(RUNTIMES), default=list(RUNTIMES), metavar="NAME")
     parser.add_argument("--output", type=Path, help="JSON file to write as well")
     arguments = parser.parse_args()
-    tiles = read_npz(arguments.data).test.spread(arguments.tiles)
+    tiles = load_or_exit(arguments.data).test.spread(arguments.tiles)
     expected = expected_logits(load_model(arguments.checkpoint), tiles)
     rows: list[dict[str, Any]] = []
     for runtime in arguments.runtimes:

@@ -1,8 +1,8 @@
 """Augmentation as batched tensor operations on canonical tiles, on whatever device they are.
 
 Everything acts on float `[N, 3, S, S]` in [0, 1] before the one enlargement to the input size, so its cost does not
-grow with the input. Geometry and colour are kept apart: a teacher has to see the geometry and not the
-colour (it was never trained on shifted colours), a student sees both.
+grow with the input. Geometry and colour are kept apart: a teacher that has never seen shifted colours gets the tile
+between the two, a student after both.
 """
 
 import kornia.augmentation as K
@@ -88,13 +88,13 @@ def strong_geometry() -> nn.Module:
 def strong_colour(tile_size: int) -> nn.Module:
     """Resizing, stain, colour, blur, noise and JPEG: what differs between scanners, sites and files."""
     return nn.Sequential(
-        RandomRoundTrip(tile_size, probability=0.4),
-        StainJitter(0.2),
-        ChannelJitter(0.05),
+        RandomRoundTrip(tile_size, probability=0.3),
+        StainJitter(0.25),
+        ChannelJitter(0.06),
         K.ColorJitter(brightness=0.2, contrast=0.25, saturation=0.3, hue=0.04, p=0.6),
-        K.RandomGaussianBlur((5, 5), (0.2, 1.0), p=0.2),
+        K.RandomGaussianBlur((7, 7), (0.2, 1.6), p=0.3),
         K.RandomGaussianNoise(std=0.025, p=0.2),
-        K.RandomJPEG((30.0, 95.0), p=0.2),
+        K.RandomJPEG((25.0, 95.0), p=0.35),
     )
 
 

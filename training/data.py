@@ -2,16 +2,14 @@
 
 import argparse
 import sys
-import zipfile
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from handler.classes import NUM_CLASSES
 from handler.model.checkpoint import file_digest
@@ -33,11 +31,21 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def spread(self, count: int) -> NDArray[np.uint8]:
-        """The images of up to `count` tiles, evenly spaced over the split."""
+    def sample(self, count: int) -> "Split":
+        """Up to `count` tiles, evenly spaced over the split."""
         chosen = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
-        images: NDArray[np.uint8] = self.images[chosen]
-        return images
+        return Split(self.images[chosen], self.labels[chosen])
+
+    def of_every_class(self, count: int) -> "Split":
+        """About `count` tiles, the same number of each class if there are enough, evenly spaced over the split."""
+        each = max(1, round(count / NUM_CLASSES))
+        places = [np.flatnonzero(self.labels == class_id) for class_id in range(NUM_CLASSES)]
+        chosen = [at[np.linspace(0, len(at) - 1, min(each, len(at))).round().astype(int)] for at in places if len(at)]
+        return Split(self.images[np.concatenate(chosen)], self.labels[np.concatenate(chosen)])
+
+    def spread(self, count: int) -> NDArray[np.uint8]:
+        """The images of `sample`."""
+        return self.sample(count).images
 
 
 @dataclass(frozen=True)
@@ -73,42 +81,43 @@ def load_or_exit(source: str) -> PathMNIST:
 
 
 def download_official() -> Path:
-    """Fetch the official file once with the `medmnist` package and check its MD5."""
-    from medmnist import INFO
-    from medmnist import PathMNIST as OfficialPathMNIST
-    from medmnist.dataset import DEFAULT_ROOT
+    """MedMNIST's own file in its own cache folder, downloaded by the `medmnist` package unless it is there.
 
-    OfficialPathMNIST(split="train", download=True)
-    path = Path(DEFAULT_ROOT) / "pathmnist.npz"
-    verify_md5(path, INFO["pathmnist"]["MD5"])
-    return path
+    The package compares the file's MD5. Raises `DataError` if it can neither find nor download it.
+    """
+    import medmnist
 
-
-def verify_md5(path: Path, expected: str) -> None:
-    """Raise `DataError` unless the file has this MD5."""
-    found = file_digest(path, "md5")
-    if found != expected:
-        raise DataError(f"{path.name} has MD5 {found}, expected {expected}; delete it and download it again")
+    root = medmnist.info.DEFAULT_ROOT
+    try:
+        medmnist.PathMNIST(split="test", download=True, root=root)
+    except (RuntimeError, OSError) as error:
+        raise DataError(" ".join(str(error).split())) from error
+    return Path(root) / "pathmnist.npz"
 
 
 def read_npz(path: Path) -> PathMNIST:
     """Read and validate a file in MedMNIST's schema: `{train,val,test}_{images,labels}`.
 
-    Raises `DataError` naming the first problem: file, key, shape, type or label range.
+    Raises `DataError` naming the first problem: file, key, shape, type, label range or a class without tiles.
     """
     if not path.is_file():
         raise DataError(f"no such file: {path}")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        arrays = np.load(path, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise DataError(f"{path} holds a single array, expected an npz file")
+        with arrays:
             splits = {name: _read_split(arrays, name) for name in SPLITS}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a readable npz file: {error}") from error
+        digest = file_digest(path)
+    except DataError:
+        raise
+    # zipfile, its decompressors and NumPy's header parser raise many types for damaged bytes.
+    except Exception as error:
+        raise DataError(f"{path} is not a readable npz file: {error or type(error).__name__}") from error
     sizes = {split.images.shape[1] for split in splits.values()}
     if len(sizes) > 1:
         raise DataError(f"splits differ in tile size: {sorted(sizes)}")
-    return PathMNIST(**splits, digest=file_digest(path))
+    return PathMNIST(**splits, digest=digest)
 
 
 def _read_split(arrays: np.lib.npyio.NpzFile, name: str) -> Split:
@@ -116,9 +125,11 @@ def _read_split(arrays: np.lib.npyio.NpzFile, name: str) -> Split:
         if key not in arrays:
             raise DataError(f"missing key {key!r}; found {sorted(arrays.files)}")
     images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
+    if not isinstance(images, np.ndarray) or not isinstance(labels, np.ndarray):
+        raise DataError(f"{name}_images or {name}_labels is not an array in NumPy's format")
     if images.dtype != np.uint8:
         raise DataError(f"{name}_images has dtype {images.dtype}, expected uint8")
-    if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
+    if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3 or not images.shape[1]:
         raise DataError(f"{name}_images has shape {images.shape}, expected (N, S, S, 3)")
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{name}_labels has dtype {labels.dtype}, expected an integer type")
@@ -129,6 +140,9 @@ def _read_split(arrays: np.lib.npyio.NpzFile, name: str) -> Split:
     flat = labels.reshape(-1).astype(np.int64)
     if flat.min() < 0 or flat.max() >= NUM_CLASSES:
         raise DataError(f"{name}_labels range from {flat.min()} to {flat.max()}, expected 0 to {NUM_CLASSES - 1}")
+    missing = sorted(set(range(NUM_CLASSES)) - set(flat.tolist()))
+    if missing:
+        raise DataError(f"{name}_labels has no tile of the classes {missing}; every split needs all {NUM_CLASSES}")
     return Split(images, flat)
 
 
@@ -137,26 +151,28 @@ def as_tiles(split: Split) -> Tensor:
     return torch.from_numpy(split.images).permute(0, 3, 1, 2).float() / 255
 
 
-class TileDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Tiles uint8 `[3, S, S]` with labels. Whole batches are gathered by one indexing operation."""
+class TileStream:
+    """The tiles of a split in one shuffled order after another, without end.
 
-    def __init__(self, split: Split) -> None:
-        self.tiles = torch.from_numpy(split.images).permute(0, 3, 1, 2).contiguous()
-        self.labels = torch.from_numpy(split.labels)
+    What is at a position depends on the seed alone, so a run can resume anywhere.
+    """
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def __init__(self, split: Split, seed: int) -> None:
+        self._tiles = torch.from_numpy(split.images).permute(0, 3, 1, 2).contiguous()
+        self._labels = torch.from_numpy(split.labels)
+        self._order = lru_cache(maxsize=2)(partial(_shuffled, len(split), seed))
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.tiles[index], self.labels[index]
+    def read(self, start: int, count: int) -> tuple[Tensor, Tensor]:
+        """`count` tiles uint8 `[N, 3, S, S]` from a position on, with their labels."""
+        size = len(self._labels)
+        places = torch.arange(start, start + count)
+        passes = (places // size).unique().tolist()
+        indices = torch.cat([self._order(number)[places[places // size == number] % size] for number in passes])
+        return self._tiles[indices], self._labels[indices]
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        return self.tiles[indices], self.labels[indices]
 
-
-def keep_batch(batch: Any) -> Any:
-    """Collate function for `TileDataset`, which already returns whole batches."""
-    return batch
+def _shuffled(size: int, seed: int, number: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng((seed, number)).permutation(size))
 
 
 def add_data_argument(parser: argparse.ArgumentParser) -> None:

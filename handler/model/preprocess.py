@@ -1,9 +1,11 @@
 """The one definition of preprocessing: training, export and serving all call it.
 
-PathMNIST holds 224-pixel tiles that were reduced to 28 pixels, and the same tile may reach the server at either
-size. Every image is therefore first reduced to the size the model learned from, the canonical tile, by averaging
-areas, and only then enlarged to the network's input (why: docs/preprocessing.md). Both steps are separable linear
-maps, `rows @ image @ columns.T`, so they are exact, differentiable, and exportable as plain matrix products.
+MedMNIST made PathMNIST's 28-pixel tiles from originals of 224 pixels with Pillow's bilinear `resize`, and the same tile
+may reach the server at either size. Every image is therefore first reduced to the size the model learned from, the
+canonical tile, in the way Pillow does it, and then enlarged to the network's input (why: docs/preprocessing.md).
+
+The canonical tile is the same in every runtime, bit for bit: its pixels and weights are multiples of 2^-16 below 256,
+so all sums of their products are exact in float32, whatever the order.
 """
 
 from collections.abc import Callable
@@ -19,10 +21,16 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Kernel = Callable[[Tensor], Tensor]
 
+# Weights of a reduction are multiples of this. Pixels have 8 bits, float32 24.
+WEIGHT_UNIT = 2.0**-16
+# A request may choose the size of its image, so the cache of reductions is bounded: 32 matrices of 256 KiB.
+CACHED_MATRICES = 32
+CACHED_WEIGHTS = 2**16
+
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pixels become the network's input. Stands beside the weights, as data.
+    """How pixels become the network's input. Stored beside the weights, as data.
 
     `canonical_size` is the tile side the training images had, `input_size` the side the network sees; `mean` and
     `std` normalise RGB in [0, 1].
@@ -57,34 +65,41 @@ def triangle(distance: Tensor) -> Tensor:
 def resampling_matrix(source: int, target: int, kernel: Kernel) -> Tensor:
     """Weights `[target, source]` that resample a line of `source` pixels to `target` pixels.
 
-    Pixel centres lie at half integers; when reducing, the kernel is widened by the scale so that it also removes
-    what the smaller size cannot hold (Pillow's convention). Rows sum to one.
+    Pixel centres are at half integers. When reducing, the kernel is widened by the scale, so that it also removes what
+    the smaller size cannot hold (Pillow's convention). Rows sum to one.
     """
-    scale = source / target
-    centres = (torch.arange(target, dtype=torch.float32) + 0.5) * scale - 0.5
-    offsets = torch.arange(source, dtype=torch.float32)[None, :] - centres[:, None]
-    weights = kernel(offsets / max(scale, 1.0))
+    pixels = 2 * torch.arange(source, dtype=torch.float32) + 1
+    centres = 2 * torch.arange(target, dtype=torch.float32) + 1
+    # Whole numbers up to here, so every runtime computes the same weights.
+    offsets = target * pixels[None, :] - source * centres[:, None]
+    weights = kernel(offsets / (2 * max(source, target)))
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def area_matrix(source: int, target: int) -> Tensor:
-    """Weights `[target, source]` that average the area each target pixel covers.
+def reducing_matrix(source: int, target: int) -> Tensor:
+    """Weights `[target, source]` of Pillow's bilinear `resize`, in multiples of 2^-16."""
+    return (resampling_matrix(source, target, triangle) / WEIGHT_UNIT).round() * WEIGHT_UNIT
 
-    A weight is the overlap of two intervals, a trapezoid over the distance of their centres. It is continuous in the
-    scale: no pixel jumps from one target to the next by a rounding error. Rows sum to one.
+
+def reduce(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Resample pixels `[..., H, W]` in [0, 255] to whole grey levels `[..., S, S]`, as Pillow does.
+
+    `rows` `[S, H]` and `columns` `[S, W]` are of `reducing_matrix`. Like Pillow's own, each of the two passes ends with
+    8-bit pixels, halves rounded up.
     """
-    scale = source / target
-    centres = (torch.arange(target, dtype=torch.float32) + 0.5) * scale
-    pixels = torch.arange(source, dtype=torch.float32)[None, :] + 0.5
-    distances = (pixels - centres[:, None]).abs()
-    flat = (max(scale, 1.0) - min(scale, 1.0)) / 2
-    overlap = ((1 + scale) / 2 - distances).relu() - (flat - distances).relu()
-    return overlap / overlap.sum(dim=1, keepdim=True)
+    narrow = (pixels @ columns.T + 0.5).floor()
+    return (rows @ narrow + 0.5).floor()
 
 
-@lru_cache(maxsize=256)
-def _area(source: int, target: int, device: torch.device) -> Tensor:
-    return area_matrix(source, target).to(device)
+def _reduction(source: int, target: int, device: torch.device) -> Tensor:
+    if source * target > CACHED_WEIGHTS:
+        return reducing_matrix(source, target).to(device)
+    return _cached_reduction(source, target, device)
+
+
+@lru_cache(maxsize=CACHED_MATRICES)
+def _cached_reduction(source: int, target: int, device: torch.device) -> Tensor:
+    return reducing_matrix(source, target).to(device)
 
 
 @lru_cache(maxsize=16)
@@ -95,14 +110,15 @@ def _enlargement(source: int, target: int, device: torch.device) -> Tensor:
 def canonical_tile(image: Tensor, spec: Preprocessing) -> Tensor:
     """Reduce or enlarge an RGB image, or a batch of one size, to the canonical tile.
 
-    `image` is uint8 `[..., H, W, 3]`; the result is float32 `[..., 3, S, S]` in [0, 1], S the canonical size. An image
-    that is not square is squeezed, so that the whole of it is seen.
+    `image` is uint8 `[..., H, W, 3]`. The result is float32 `[..., 3, S, S]` in [0, 1] with S the canonical size,
+    within one grey level of Pillow's `resize((S, S), BILINEAR)`. An image that is not square is squeezed, so that the
+    whole of it is seen.
     """
     height, width, _ = image.shape[-3:]
     size = spec.canonical_size
     pixels = image.movedim(-1, -3).float()
     if (height, width) != (size, size):
-        pixels = _area(height, size, image.device) @ pixels @ _area(width, size, image.device).T
+        pixels = reduce(pixels, _reduction(height, size, image.device), _reduction(width, size, image.device))
     return pixels / 255
 
 

@@ -1,8 +1,10 @@
-"""Every runtime that is here gives PyTorch's answers from raw bytes."""
+"""Every runtime on this machine gives PyTorch's answers from raw bytes."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from export.runtimes import RUNTIMES, compare, expected_logits
 from export.web import MissingRuntimeError
@@ -10,10 +12,14 @@ from handler.model.checkpoint import Model
 from tests.conftest import Pixels
 
 
+@pytest.mark.parametrize("side", [28, 100])
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_runtime_gives_pytorchs_answers(runtime: str, model: Model, model_store: Path, tiles: Pixels) -> None:
+def test_a_runtime_gives_pytorchs_answers(
+    runtime: str, side: int, model: Model, model_store: Path, tiles: Pixels
+) -> None:
     # onnx.reference takes seconds for a tile.
     part = tiles[:1] if runtime == "onnx.reference" else tiles
+    part = np.stack([np.asarray(Image.fromarray(tile).resize((side, side))) for tile in part])
     try:
         row = compare(runtime, model_store / "pathmnist.onnx", part, expected_logits(model, part))
     except MissingRuntimeError as error:

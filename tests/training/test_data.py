@@ -1,10 +1,14 @@
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
+import medmnist
 import numpy as np
 import pytest
 import torch
 
-from training.data import DataError, TileDataset, read_npz, verify_md5
+from handler.model.checkpoint import file_digest
+from training.data import SPLITS, DataError, TileStream, load, read_npz
 from training.synthetic import generate, write_dataset
 
 
@@ -46,6 +50,7 @@ def test_the_same_seed_gives_the_same_tiles() -> None:
         ("val_labels", np.zeros((9, 1), np.float32), "val_labels has dtype float32"),
         ("val_labels", np.zeros((8, 1), np.uint8), r"val_labels has shape \(8, 1\)"),
         ("val_labels", np.full((9, 1), 9, np.uint8), "val_labels range from 9 to 9"),
+        ("val_labels", np.arange(9, dtype=np.uint8) % 7, r"val_labels has no tile of the classes \[7, 8\]"),
     ],
 )
 def test_what_does_not_fit_is_named(
@@ -64,6 +69,41 @@ def test_what_is_no_npz_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(DataError, match="not a readable npz"):
         read_npz(tmp_path / "text.npz")
+    np.save(tmp_path / "array.npy", np.zeros((9, 28, 28, 3), np.uint8))
+    with pytest.raises(DataError, match="a single array"):
+        read_npz(tmp_path / "array.npy")
+
+
+def test_a_member_that_is_no_array_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "data.npz", "w") as archive:
+        for name in SPLITS:
+            archive.writestr(f"{name}_images", b"hello")
+            archive.writestr(f"{name}_labels", b"hello")
+    with pytest.raises(DataError, match="train_images or train_labels is not an array"):
+        read_npz(tmp_path / "data.npz")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
+def test_damage_anywhere_is_a_data_error_or_harmless(
+    compression: int, arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    whole = BytesIO()
+    with zipfile.ZipFile(whole, "w", compression) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array)
+    random, path = np.random.default_rng(0), tmp_path / "damaged.npz"
+    refused = 0
+    for _ in range(150):
+        content = bytearray(whole.getvalue())
+        at = int(random.integers(len(content)))
+        content[at : at + 4] = random.bytes(4)
+        path.write_bytes(content if random.random() < 0.5 else content[:at])
+        try:
+            read_npz(path)
+        except DataError:
+            refused += 1
+    assert refused > 50
 
 
 def test_pickled_arrays_are_refused(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
@@ -73,16 +113,42 @@ def test_pickled_arrays_are_refused(arrays: dict[str, np.ndarray], tmp_path: Pat
         read_npz(tmp_path / "pickled.npz")
 
 
-def test_a_changed_download_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "pathmnist.npz"
-    path.write_bytes(b"hello")
-    verify_md5(path, "5d41402abc4b2a76b9719d911017c592")
-    with pytest.raises(DataError, match="MD5"):
-        verify_md5(path, "a8b06965200029087d5bd730944a56c1")
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """MedMNIST's cache folder, with a small file in the place of the official one, and nothing to download from."""
+    folder = tmp_path / ".medmnist"
+    folder.mkdir()
+    write_dataset(folder / "pathmnist.npz", (18, 9, 9), seed=0)
+    monkeypatch.setattr(medmnist.info, "DEFAULT_ROOT", str(folder))
+    monkeypatch.setitem(medmnist.INFO["pathmnist"], "url", "http://127.0.0.1:9/pathmnist.npz")
+    monkeypatch.setitem(medmnist.INFO["pathmnist"], "MD5", file_digest(folder / "pathmnist.npz", "md5"))
+    return folder
 
 
-def test_a_batch_is_gathered_in_order() -> None:
+def test_a_file_in_medmnists_cache_is_not_downloaded_again(cache: Path) -> None:
+    assert load("medmnist").digest == file_digest(cache / "pathmnist.npz")
+
+
+def test_a_changed_file_in_the_cache_is_refused_if_it_cannot_be_replaced(cache: Path) -> None:
+    (cache / "pathmnist.npz").write_bytes(b"hello")
+    with pytest.raises(DataError, match="Automatic download failed") as failure:
+        load("medmnist")
+    assert "\n" not in str(failure.value)
+
+
+def test_a_stream_is_one_permutation_after_another() -> None:
     split = generate(18, seed=0)
-    tiles, labels = TileDataset(split).__getitems__([5, 2])
-    assert torch.equal(tiles, torch.from_numpy(split.images[[5, 2]]).permute(0, 3, 1, 2))
-    assert labels.tolist() == [5, 2]
+    tiles, labels = TileStream(split, seed=0).read(0, 36)
+    for part in (slice(18), slice(18, 36)):
+        found = {tile.numpy().tobytes() for tile in tiles[part].permute(0, 2, 3, 1).contiguous()}
+        assert found == {image.tobytes() for image in split.images}
+    assert labels[:18].tolist() != labels[18:].tolist()
+
+
+def test_a_stream_reads_the_same_at_a_position_however_it_came_there() -> None:
+    split = generate(18, seed=0)
+    whole = TileStream(split, seed=1).read(0, 50)
+    part = TileStream(split, seed=1).read(31, 10)
+    assert torch.equal(part[0], whole[0][31:41])
+    assert torch.equal(part[1], whole[1][31:41])
+    assert not torch.equal(TileStream(split, seed=2).read(0, 50)[1], whole[1])

