@@ -1,15 +1,16 @@
 """From which tumour share a tile is flagged, and at which cost: `python -m evaluation.verdict --data FILE.npz`.
 
-The threshold is chosen on validation tiles: the one with the smallest cost, if a tumour-related tile that is not flagged
-costs as much as `MISS_COST` other tiles that are. It is written into the checkpoint's calibration, with the number of test
-tiles by confidence and how many of them were right; run `evaluation.calibrate` first. Test tiles judge the choice:
-verdict.json and verdict.md in the output folder.
+The threshold is chosen on validation tiles: the one with the smallest cost, if a tumour-related tile that is not
+flagged costs as much as `MISS_COST` other tiles that are. It is written into the checkpoint's calibration, with the
+number of test tiles by confidence and how many of them were right; run `evaluation.calibrate` first. Test tiles judge
+the choice: verdict.json and verdict.md in the output folder.
 """
 
 import argparse
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ CANDIDATES = np.round(np.arange(0.01, 1.0, 0.01), 2)
 # Bounds of the bins of confidence. Most tiles have more than 0.99.
 BOUNDS = (0.0, 0.5, 0.7, 0.9, 0.99, 1.0)
 BATCH = 256
+# Thresholds whose costs the report states for comparison.
+OTHERS = (0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def reliability_bins(confidences: Shares, right: Flags) -> tuple[ReliabilityBin,
     places = np.digitize(confidences, BOUNDS[1:-1])
     return tuple(
         ReliabilityBin(low, high, int((places == place).sum()), int(right[places == place].sum()))
-        for place, (low, high) in enumerate(zip(BOUNDS, BOUNDS[1:], strict=False))
+        for place, (low, high) in enumerate(pairwise(BOUNDS))
     )
 
 
@@ -133,10 +136,11 @@ def markdown(report: dict[str, Any]) -> str:
         "test tiles, by the predicted class alone": report["test_by_predicted_class"],
         **{f"test tiles, share of at least {name}": found for name, found in report["test_by_threshold"].items()},
     }
+    bins = (item.values() for item in report["reliability"])
     lines = [
-        f"A tile is flagged as tumour-related if tumour epithelium and stroma together have at least {threshold:g}. The "
-        f"threshold is the one with the smallest cost on validation tiles, a miss weighing as much as "
-        f"{report['miss_cost']} tiles flagged for nothing.",
+        f"A tile is flagged as tumour-related if tumour epithelium and stroma together have at least {threshold:g}. "
+        f"This threshold has the smallest cost on validation tiles, if a miss costs as much as {report['miss_cost']} "
+        "tiles flagged for nothing.",
         "",
         "| tiles and rule | tumour-related tiles not flagged | other tiles flagged |",
         "|---|---|---|",

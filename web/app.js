@@ -108,14 +108,14 @@ document.addEventListener("keydown", shortcut);
 window.addEventListener("popstate", show);
 byId("theme").addEventListener("click", changeTheme);
 byId("help").addEventListener("click", showShortcuts);
+health.addEventListener("change", () => {
+  if (health.isUp && session.failure?.isDown) session.ask();
+});
+session.restore();
 // A tile that was chosen on another screen is shown on the first.
 session.addEventListener("tile", () => {
   if (session.tile && location.pathname !== "/" && location.pathname !== "/compare") go("/");
 });
-health.addEventListener("change", () => {
-  if (health.isUp && session.failure?.isDown) session.ask();
-});
 listen();
 health.start();
-await session.restore();
 await show();

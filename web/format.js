@@ -5,14 +5,14 @@ import { nameOf } from "/tissues.js";
 /** A share as a percentage: without decimals from 10 on, never rounded to none or all. @param {number} share */
 export function percent(share) {
   const value = 100 * share;
-  if (value < 0.1) return "under 0.1 %";
-  if (value > 99.9 && value < 100) return "over 99.9 %";
-  return `${value < 9.95 || (value > 99 && value < 100) ? value.toFixed(1) : value.toFixed(0)} %`;
+  if (value < 0.1) return "under\u00a00.1\u00a0%";
+  if (value > 99.9 && value < 100) return "over\u00a099.9\u00a0%";
+  return `${value < 9.95 || (value > 99 && value < 100) ? value.toFixed(1) : value.toFixed(0)}\u00a0%`;
 }
 
 /** A measured share with one decimal, for tables and headlines. @param {number} share */
 export function exactPercent(share) {
-  return `${(100 * share).toFixed(1)} %`;
+  return `${(100 * share).toFixed(1)}\u00a0%`;
 }
 
 /** A number with two significant digits and its sign. @param {number} value */

@@ -23,7 +23,7 @@ export const METHODS = [
     title: "Grad-CAM",
     group: "layer",
     claim: "exact, 7 × 7",
-    meaning: "Where the evidence for the class is. Its 7 × 7 cells add up to the class’s score.",
+    meaning: "Where the evidence for the class is. Its 7 × 7 cells add up to the class’s score, up to a constant.",
   },
   {
     name: "occlusion",

@@ -30,6 +30,14 @@
  * @property {number | null} error expected calibration error
  * @property {number | null} inside share of test tiles that are called like the training tiles
  *
+ * @typedef {{tumour_tiles: number, missed: number, other_tiles: number, flagged: number}} Costs
+ *
+ * @typedef {object} VerdictCosts
+ * @property {number} threshold
+ * @property {number} missCost
+ * @property {Costs} test
+ * @property {Costs} byClass
+ *
  * @typedef {object} Change
  * @property {string} kind
  * @property {{strength: string, accuracy: number, interval: [number, number] | null, inDistribution: number | null}[]} steps
@@ -108,23 +116,39 @@ export async function robustness() {
   if (!changes) return null;
   return Object.entries(changes).map(([kind, steps]) => ({
     kind,
-    steps: Object.entries(/** @type {Record<string, any>} */ (steps)).map(([strength, found]) => ({
-      strength,
-      accuracy: found.accuracy,
-      interval: found.interval ?? null,
-      inDistribution: found.in_distribution ?? null,
-    })),
+    steps: Object.entries(/** @type {Record<string, any>} */ (steps))
+      .map(([strength, found]) => ({
+        strength,
+        accuracy: found.accuracy,
+        interval: found.interval ?? null,
+        inDistribution: found.in_distribution ?? null,
+      }))
+      // JavaScript puts keys that are whole numbers before the others.
+      .sort((a, b) => Number.parseFloat(a.strength) - Number.parseFloat(b.strength) || 0),
   }));
 }
 
+/** What it costs to flag tiles by their tumour-related share. @returns {Promise<VerdictCosts | null>} */
+export async function verdict() {
+  const report = await read("verdict");
+  if (!report?.test || !report.test_by_predicted_class) return null;
+  return { threshold: report.threshold, missCost: report.miss_cost, test: report.test, byClass: report.test_by_predicted_class };
+}
+
 /**
- * Whether a method's maps point at what the model uses: those that beat a random map when the marked pixels are deleted.
- * @param {string} method
- * @returns {Promise<boolean | null>}
+ * Whether each method marks what the model uses better than a random map, by the test: what happens to the score if the
+ * marked pixels are deleted, or inserted into an empty image.
+ * @returns {Promise<{method: string, better: Record<string, boolean>}[]>}
  */
-export async function beatsRandomMap(method) {
-  const found = (await read("explanations"))?.methods?.[method]?.deletion?.against?.["random map"]?.better;
-  return typeof found === "boolean" ? found : null;
+export async function faithfulness() {
+  const methods = (await read("explanations"))?.methods ?? {};
+  return Object.entries(methods).flatMap(([method, tests]) => {
+    const better = Object.entries(/** @type {Record<string, any>} */ (tests)).flatMap(([test, found]) => {
+      const value = found?.against?.["random map"]?.better;
+      return typeof value === "boolean" ? [[test, value]] : [];
+    });
+    return better.length ? [{ method, better: Object.fromEntries(better) }] : [];
+  });
 }
 
 /** How often each class is mistaken for others, the most frequent first. @param {Evaluation} report */

@@ -32,12 +32,12 @@ class Session extends EventTarget {
   #requests = new AbortController();
 
   /** The tile and the history before a reload. */
-  async restore() {
+  restore() {
     const stored = JSON.parse(sessionStorage.getItem(KEY) ?? '{"tiles": []}');
     this.history = stored.tiles.map((/** @type {StoredTile} */ { name, type, data, headline }) => {
       return { name, blob: blobOf(data, type), headline };
     });
-    if (stored.isOpen) await this.open(this.history[0]);
+    if (stored.isOpen) this.open(this.history[0]);
   }
 
   /** Show a tile and ask the model about it. @param {Tile} tile */

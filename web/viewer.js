@@ -34,18 +34,7 @@ export class Viewer {
   constructor(label) {
     this.canvas = h("canvas", { role: "img", "aria-label": label, width: 448, height: 448 });
     this.readout = h("output", { class: "readout" });
-    this.element = h(
-      "div",
-      { class: "viewer" },
-      this.canvas,
-      this.readout,
-      h(
-        "div",
-        { class: "zoom" },
-        h("button", { type: "button", class: "icon", "aria-label": "Zoom in", click: () => this.zoomBy(STEP ** 3) }, "+"),
-        h("button", { type: "button", class: "icon", "aria-label": "Zoom out", click: () => this.zoomBy(STEP ** -3) }, "−"),
-      ),
-    );
+    this.element = h("div", { class: "viewer" }, this.canvas, this.readout);
     this.canvas.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     this.canvas.addEventListener("pointerdown", (event) => this.#down(event));
     this.canvas.addEventListener("pointermove", (event) => this.#move(event));
@@ -54,6 +43,13 @@ export class Viewer {
     }
     this.canvas.addEventListener("pointerleave", () => this.onPoint(null));
     new ResizeObserver(() => this.draw()).observe(this.canvas);
+  }
+
+  /** Buttons for those who have no wheel. */
+  zoomButtons() {
+    const button = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {number} */ factor) =>
+      h("button", { type: "button", class: "icon", "aria-label": label, click: () => this.zoomBy(factor) }, sign);
+    return [button("Zoom in", "+", STEP ** 3), button("Zoom out", "−", STEP ** -3)];
   }
 
   /** @param {ImageBitmap | null} picture @param {ImageBitmap | null} canonical the tile as the model sees it */

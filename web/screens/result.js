@@ -69,7 +69,7 @@ class Result {
           { class: "card picture", "aria-label": "The tile and its map" },
           this.viewer.element,
           this.chips,
-          h("div", { class: "row" }, h("label", { for: "opacity" }, "Map opacity"), this.opacity),
+          h("div", { class: "row" }, h("label", { for: "opacity" }, "Map opacity"), this.opacity, ...this.viewer.zoomButtons()),
           this.legend,
           this.questions,
         ),
