@@ -38,6 +38,7 @@ async function show() {
   hideMessage();
   main.replaceChildren();
   leave = open(main);
+  main.dataset.screen = location.pathname;
   for (const link of document.querySelectorAll("nav.screens a")) {
     const isHere = link.getAttribute("href") === (location.pathname === "/compare" ? "/" : location.pathname);
     link.toggleAttribute("aria-current", isHere);
@@ -110,6 +111,9 @@ byId("theme").addEventListener("click", changeTheme);
 byId("help").addEventListener("click", showShortcuts);
 health.addEventListener("change", () => {
   if (health.isUp && session.failure?.isDown) session.ask();
+});
+session.addEventListener("failure", () => {
+  if (session.failure?.isDown) health.look();
 });
 session.restore();
 // A tile that was chosen on another screen is shown on the first.

@@ -15,6 +15,8 @@ import { flatten } from "/viewer.js";
 /** @typedef {import("/types.js").Question} Question */
 
 const DISCLAIMER = "Research software, not for clinical use: a tile’s class is not a diagnosis.";
+/** Stands for an image's source, so that this page does not load the report's images. */
+const SOURCE = "data-src";
 const STYLE =
   "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#16202a}" +
   "figure{display:inline-block;margin:0 1rem 1rem 0}img{width:18rem;image-rendering:auto}img.model{image-rendering:pixelated}" +
@@ -24,11 +26,11 @@ const STYLE =
 export async function downloadReport(question) {
   const { answer, tile } = session;
   if (!answer || !tile) return;
-  const report = document.implementation.createHTMLDocument(`${tile.name}: ${headline(answer)}`);
-  report.documentElement.lang = "en";
-  report.head.append(h("meta", { charset: "utf-8" }), h("style", {}, STYLE));
-  report.body.append(...(await content(answer, tile.name, question)));
-  const text = `<!doctype html>\n${report.documentElement.outerHTML}`;
+  const title = h("title", {}, `${tile.name}: ${headline(answer)}`);
+  const body = h("body", {}, ...(await content(answer, tile.name, question)));
+  // This page's content policy allows no styles in elements, so the report's are text.
+  const head = `<head><meta charset="utf-8">${title.outerHTML}<style>${STYLE}</style></head>`;
+  const text = `<!doctype html>\n<html lang="en">${head}${body.outerHTML}</html>\n`.replaceAll(` ${SOURCE}="`, ' src="');
   save(new Blob([text], { type: "text/html" }), `${tile.name.replace(/\.\w+$/, "")}-report.html`);
 }
 
@@ -71,11 +73,8 @@ async function content(answer, name, question) {
 
 /** @param {Blob} picture @param {string} caption @param {string} [kind] */
 async function figure(picture, caption, kind = "") {
-  const image = document.implementation.createHTMLDocument().createElement("img");
-  image.setAttribute("src", `data:${picture.type};base64,${await base64Of(picture)}`);
-  image.setAttribute("alt", caption);
-  image.className = kind;
-  return h("figure", {}, image, h("figcaption", {}, caption));
+  const data = `data:${picture.type};base64,${await base64Of(picture)}`;
+  return h("figure", {}, h("img", { [SOURCE]: data, alt: caption, class: kind }), h("figcaption", {}, caption));
 }
 
 /** @param {Blob} blob @param {string} name */

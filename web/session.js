@@ -11,6 +11,7 @@ import { base64Of, blobOf, decode, pictureOf } from "/pictures.js";
 /** @typedef {{name: string, type: string, data: string, headline: string}} StoredTile */
 
 const KEY = "tiles";
+const OPEN_KEY = "isOpen";
 /** Characters that a tab may store, and tiles in its history. */
 const MAX_STORED = 4_000_000;
 const MAX_HISTORY = 24;
@@ -33,16 +34,15 @@ class Session extends EventTarget {
 
   /** The tile and the history before a reload. */
   restore() {
-    const stored = JSON.parse(sessionStorage.getItem(KEY) ?? '{"tiles": []}');
-    this.history = stored.tiles.map((/** @type {StoredTile} */ { name, type, data, headline }) => {
-      return { name, blob: blobOf(data, type), headline };
-    });
-    if (stored.isOpen) this.open(this.history[0]);
+    const stored = /** @type {StoredTile[]} */ (JSON.parse(sessionStorage.getItem(KEY) ?? "[]"));
+    this.history = stored.map(({ name, type, data, headline }) => ({ name, blob: blobOf(data, type), headline }));
+    if (this.history.length && sessionStorage.getItem(OPEN_KEY)) this.open(this.history[0]);
   }
 
   /** Show a tile and ask the model about it. @param {Tile} tile */
   async open(tile) {
     this.tile = tile;
+    sessionStorage.setItem(OPEN_KEY, "yes");
     this.picture = decode(tile.blob);
     if (!this.history.includes(tile)) this.history = [tile, ...this.history].slice(0, MAX_HISTORY);
     await this.ask();
@@ -107,8 +107,8 @@ class Session extends EventTarget {
     this.tile = null;
     this.answer = null;
     this.failure = null;
+    sessionStorage.removeItem(OPEN_KEY);
     this.#changed("tile");
-    this.#store();
   }
 
   /** @param {string} name */
@@ -127,7 +127,7 @@ class Session extends EventTarget {
       kept.push({ name: tile.name, type: tile.blob.type, data: await base64Of(tile.blob), headline: tile.headline });
     }
     try {
-      sessionStorage.setItem(KEY, JSON.stringify({ isOpen: this.tile !== null && kept.length > 0, tiles: kept }));
+      sessionStorage.setItem(KEY, JSON.stringify(kept));
     } catch {
       sessionStorage.removeItem(KEY);
     }

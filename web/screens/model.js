@@ -95,7 +95,7 @@ function confusion(report) {
     { class: "card" },
     h("h2", {}, "What it takes for what"),
     h("p", {}, ...worst.map(({ truth, predicted, count, of }) => `${count} of ${of} ${nameOf(truth).toLowerCase()} tiles are taken for ${nameOf(predicted).toLowerCase()}. `)),
-    table("Rows are the true class, columns the predicted one", ["", ...codes], rows),
+    table("Columns are the predicted class", ["True class", ...codes], rows),
   );
 }
 

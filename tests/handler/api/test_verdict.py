@@ -1,4 +1,5 @@
 from base64 import b64decode
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -16,9 +17,10 @@ from handler.classifier import Prediction
 from handler.model.calibration import Confidence, ReliabilityBin
 from handler.model.checkpoint import Model
 from tests.conftest import Pixels
-from tests.handler.api.test_image import Encode
 from tests.support.answers import answer
 from tests.support.explaining import classifier_of
+
+Encode = Callable[..., bytes]
 
 BINS = (ReliabilityBin(0.0, 0.5, 20, 11), ReliabilityBin(0.5, 0.9, 0, 0), ReliabilityBin(0.9, 1.0, 550, 542))
 
