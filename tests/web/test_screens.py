@@ -130,6 +130,6 @@ def test_charts_are_as_dark_as_the_page(name: str, screens: Visits) -> None:
     page = show(screens, name, "desktop")
     box = page.locator("svg.chart, .rows").first.bounding_box()
     assert box is not None
-    picture = page.screenshot(clip=box, full_page=True)  # type: ignore[arg-type]
+    picture = page.screenshot(clip=box, full_page=True)
     pixels = np.asarray(Image.open(BytesIO(picture)).convert("L"))
     assert (np.median(pixels) < 60) == is_dark(page)

@@ -39,9 +39,11 @@ def confidence(**changes: Any) -> Confidence:
     return Confidence(**{**values, **changes})
 
 
-def verdict(calibration: Confidence | None = None, ood_score: float = 1.0, **shares: float) -> Verdict:
+CALIBRATED = confidence()
+
+
+def verdict(calibration: Confidence = CALIBRATED, ood_score: float = 1.0, **shares: float) -> Verdict:
     """The verdict on a tile with these probabilities by code, the rest spread evenly over the other classes."""
-    calibration = calibration or confidence()
     rest = (1 - sum(shares.values())) / (len(CODES) - len(shares))
     probabilities = np.array([shares.get(code, rest) for code in CODES])
     sets = {name: calibration.prediction_set(probabilities.tolist(), name) for name in calibration.thresholds}
@@ -75,7 +77,7 @@ def test_a_tile_unlike_the_training_tiles_has_no_classes_and_no_risk() -> None:
 def test_the_share_flags_a_tile_whatever_class_wins_and_in_every_state(
     shares: dict[str, float], ood_score: float
 ) -> None:
-    found = verdict(ood_score=ood_score, **shares)
+    found = verdict(confidence(), ood_score, **shares)
     assert found.tumour_share >= 0.1
     assert found.tumour_related is True
 
