@@ -21,7 +21,7 @@ def visit(browser: Browser, url: str, image: Path) -> dict[str, float]:
     """Milliseconds until the page can be used, and from choosing the image to its class and to its map; bytes."""
     page = browser.new_page()
     loaded: list[Response] = []
-    page.on("response", loaded.append)
+    page.on("response", lambda response: loaded.append(response))
     start = time.monotonic()
     page.goto(url)
     page.get_by_role("button", name="Choose a file").wait_for()

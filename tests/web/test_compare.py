@@ -30,6 +30,7 @@ def test_methods_are_compared_side_by_side_with_one_cursor(visit: Visits) -> Non
 def test_a_method_can_be_added_and_the_others_stay(visit: Visits) -> None:
     page = compared(visit, "methods=gradcam")
     wait_for_map(page, "gradcam")
+    page.get_by_text("Methods: Grad-CAM").click()
     page.get_by_label("LayerCAM").check()
     wait_for_map(page, "layercam")
     expect(page.locator("article[data-method]")).to_have_count(2)

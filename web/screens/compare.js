@@ -30,6 +30,7 @@ class Compare {
   #show = () => this.show();
   /** @type {Viewer[]} */
   viewers = [];
+  isChoosing = false;
 
   /** @param {HTMLElement} main */
   constructor(main) {
@@ -123,13 +124,24 @@ class Compare {
         ),
       ),
     );
-    return h("details", { class: "card", open: true }, h("summary", {}, "Methods"), h("div", { class: "choices" }, ...groups));
+    this.chosen = h("summary");
+    this.#nameMethods();
+    const toggle = (/** @type {Event} */ event) => {
+      this.isChoosing = /** @type {HTMLDetailsElement} */ (event.target).open;
+    };
+    return h("details", { class: "card trust", open: this.isChoosing, toggle }, this.chosen, h("div", { class: "choices" }, ...groups));
+  }
+
+  #nameMethods() {
+    const titles = this.view.methods.map((name) => methodOf(name).title);
+    if (this.chosen) this.chosen.textContent = `Methods: ${list(titles, "and") || "none"}`;
   }
 
   /** @param {string} name */
   #toggle(name) {
     const { methods } = this.view;
     this.view.methods = METHODS.map((method) => method.name).filter((item) => (item === name ? !methods.includes(item) : methods.includes(item)));
+    this.#nameMethods();
     this.#draw();
   }
 

@@ -71,12 +71,12 @@ async function mix(now) {
   const training = (await evaluation())?.trainingMix ?? {};
   const total = Object.values(now.classes).reduce((sum, count) => sum + count, 0) || 1;
   const rows = TISSUES.map(({ code }) => ({ label: nameOf(code), one: (now.classes[code] ?? 0) / total, other: training[code] ?? 0 }))
-    .map((row) => ({ ...row, note: `${exactPercent(row.one)}, training ${exactPercent(row.other)}` }));
+    .map((row) => ({ ...row, note: `${exactPercent(row.one)} / ${exactPercent(row.other)}` }));
   return h(
     "section",
     { class: "card" },
     h("h2", {}, "Classes of the answers"),
-    h("p", { class: "hint" }, h("span", { class: "key one" }), "answers", h("span", { class: "key other" }), "training tiles. A mix that drifts away from the training tiles may mean other tissue, stain or scanner."),
+    h("p", { class: "hint" }, h("span", { class: "key one" }), "answers / ", h("span", { class: "key other" }), "training tiles. A mix that drifts away from the training tiles may mean other tissue, stain or scanner."),
     pairedBars("Classes of the answers and of the training tiles", rows),
   );
 }
