@@ -1,7 +1,6 @@
-# The server (target `server`, the default) and the web page (target `demo`).
+# The server, with the web page.
 #   docker build --tag pathmnist .                           CPU
 #   docker build --tag pathmnist --build-arg VARIANT=cuda .  NVIDIA GPU
-#   docker build --tag pathmnist-demo --target demo .
 FROM python:3.11-slim-bookworm AS base
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 RUN apt-get update \
@@ -30,29 +29,13 @@ COPY export export
 COPY training training
 RUN /opt/venv/bin/python -m export
 
-FROM base AS build-demo
-RUN python -m venv /opt/venv && /opt/venv/bin/pip install pip==26.3
-COPY pyproject.toml demo/constraints.txt ./
-RUN /opt/venv/bin/pip install --group demo --constraint constraints.txt
-
-FROM base AS demo
-COPY --from=build-demo /opt/venv /opt/venv
-COPY demo demo
-# The names of the tissues; nothing else of the handler.
-COPY handler/__init__.py handler/classes.py handler/
-COPY docs/evaluation docs/evaluation
-USER 10001
-ENV PATHMNIST_DEMO_HOST=0.0.0.0
-EXPOSE 7860
-HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
-    CMD ["/opt/venv/bin/python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:7860')"]
-ENTRYPOINT ["tini", "--", "/opt/venv/bin/python", "-m", "demo"]
-
 FROM base AS server
 COPY --from=build-server /opt/venv /opt/venv
 COPY --from=build-server /app/model_store model_store
 COPY config.properties LICENSE ./
 COPY serving serving
+COPY web web
+COPY docs/evaluation docs/evaluation
 COPY docs/tile.png docs/tile.png
 USER 10001
 # The root file system may be read-only; everything is written below /tmp.

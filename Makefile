@@ -2,7 +2,6 @@ PYTHON ?= python3.11
 DATA ?= medmnist
 TEACHER ?= runs/teacher/teacher.safetensors
 BIN := .venv/bin
-DEMO_BIN := .venv-demo/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
 SOURCES := $(wildcard handler/*.py handler/*/*.py export/*.py export/*.yaml)
 
@@ -20,20 +19,20 @@ serve: .venv/serve.stamp model_store/manifest.json
 stop:
 	$(BIN)/python -m serving stop
 
-## demo: the web page at http://127.0.0.1:7860, for the server of `make serve` (ARGS, see python -m demo --help)
-demo: .venv-demo/demo.stamp
-	$(DEMO_BIN)/python -m demo $(ARGS)
+## demo: open the web page of the running server
+demo: .venv/serve.stamp
+	$(BIN)/python -m serving page
 
-## screenshots: take the pictures of docs/demo/ in a real browser against a real server
-screenshots: .venv/test.stamp .venv-demo/demo.stamp
-	SCREENSHOTS=docs/demo $(BIN)/pytest tests/demo/test_tabs.py
+## screenshots: take the pictures of docs/page/, and of every screen in runs/screens/, in a real browser
+screenshots: .venv/test.stamp
+	SCREENSHOTS=1 $(BIN)/pytest -q tests/web/test_screens.py
 
 ## test-quick: the tests that need no server, browser, cluster or training; under a minute
 test-quick: .venv/test.stamp
 	$(BIN)/pytest -m "not (server or browser or ray or slow)"
 
 ## test: style, types, import rules, then every test
-test: .venv/test.stamp .venv-demo/demo.stamp check
+test: .venv/test.stamp check
 	$(BIN)/pytest
 
 ## check: style, types and who imports whom
@@ -57,6 +56,7 @@ evaluate: .venv/test.stamp
 ## report: every figure of MODEL_CARD.md and docs/evaluation, from the shipped checkpoint (DATA=FILE.npz)
 report: .venv/test.stamp
 	$(BIN)/python -m evaluation.calibrate --data $(DATA) --output docs/evaluation
+	$(BIN)/python -m evaluation.verdict --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.classification --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.robustness --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.card --reports docs/evaluation --output MODEL_CARD.md
@@ -76,7 +76,7 @@ bench: .venv/test.stamp .venv-bench/bench.stamp model_store/manifest.json
 ## audit: report known vulnerabilities of every pinned package; fails if one could not be looked up
 audit: .venv/audit.stamp
 	$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement serve.lock
-	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt --requirement demo/constraints.txt
+	$(BIN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 ## sbom: write the server's bill of materials in CycloneDX, with a digest for every file that pip may install
 sbom: .venv/audit.stamp
@@ -99,11 +99,6 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(BIN)/pip install --quiet --disable-pip-version-check --group $* --constraint constraints.txt
 	touch $@
 
-# Gradio does not allow the project's Pillow, so the page has its own environment.
-.venv-demo/bin/pip:
-	$(PYTHON) -m venv .venv-demo
-	$(DEMO_BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
-
 # The servers to compare with pin other versions.
 .venv-bench/bench.stamp: pyproject.toml bench/constraints.txt
 	$(PYTHON) -m venv .venv-bench
@@ -111,19 +106,13 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check --group bench --constraint bench/constraints.txt
 	touch $@
 
-.venv-demo/demo.stamp: pyproject.toml demo/constraints.txt | .venv-demo/bin/pip
-	$(DEMO_BIN)/pip install --quiet --disable-pip-version-check --group demo --constraint demo/constraints.txt
-	touch $@
-
 ## lock: pin the packages that the direct dependencies pull in
-lock: .venv/bin/pip .venv-demo/bin/pip
+lock: .venv/bin/pip
 	$(BIN)/pip install --group test
 	$(BIN)/pip freeze > constraints.txt
 	$(BIN)/uv pip compile --quiet --group serve --constraint constraints.txt --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --output-file serve.lock
-	$(DEMO_BIN)/pip install --group demo
-	$(DEMO_BIN)/pip freeze > demo/constraints.txt
 
 ## clean: remove environments, caches and everything that was built
 clean:
-	rm -rf .venv .venv-demo .venv-bench .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json
+	rm -rf .venv .venv-bench .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json

@@ -1,78 +1,61 @@
-"""How long a new user takes from `make demo` to a map on his own image: `python -m bench.first_map`.
+"""How long a visitor of the page waits for the class and the map of an image: `python -m bench.first_map`.
 
-The page is installed from nothing, in a copy of the tracked files, and opened in headless Chromium; the image is chosen
-as soon as the page can be used. A model server has to be running (`make serve`). Prints JSON, times in seconds since
-`make demo` was called.
+Headless Chromium opens the page of a running server (`make serve`) as a new visitor and chooses the image, again and
+again. Prints JSON: medians and 95th percentiles in milliseconds, and the bytes of the page, pictures excluded.
 """
 
 import argparse
 import json
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+import numpy as np
+from playwright.sync_api import Browser, Response, sync_playwright
 
 ROOT = Path(__file__).parent.parent
+PICTURES = ("image/png", "image/svg+xml")
 
 
-def copy_tracked(folder: Path) -> None:
-    """What a user gets who clones the repository, with the changes of this working tree."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, names.split("\0")):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-
-
-def measure(folder: Path, server: str, metrics: str, image: Path, port: int) -> dict[str, float]:
-    """Seconds until the page's address is printed, until it can be used, until the class and until the map."""
+def visit(browser: Browser, url: str, image: Path) -> dict[str, float]:
+    """Milliseconds until the page can be used, and from choosing the image to its class and to its map; bytes."""
+    page = browser.new_page()
+    loaded: list[Response] = []
+    page.on("response", lambda response: loaded.append(response))
     start = time.monotonic()
-    found: dict[str, float] = {}
-
-    def note(name: str) -> None:
-        found[name] = round(time.monotonic() - start, 1)
-
-    options = f"ARGS=--server {server} --metrics {metrics} --port {port}"
-    process = subprocess.Popen(["make", "demo", options], cwd=folder, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        if not any(line.startswith("page: ") for line in process.stdout):
-            sys.exit("first_map: `make demo` ended before the page was there")
-        note("address")
-        with sync_playwright() as playwright:
-            program = shutil.which("chromium") or shutil.which("chromium-browser")
-            page = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"]).new_page()
-            page.goto(f"http://127.0.0.1:{port}")
-            upload = page.locator("#tile input[type=file]")
-            upload.wait_for(state="attached", timeout=120_000)
-            note("usable")
-            upload.set_input_files(image)
-            page.locator("#class").wait_for(timeout=120_000)
-            note("class")
-            # The first map stands beside the class.
-            page.locator("#answer .overlay .map").wait_for(timeout=120_000)
-            note("map")
-    finally:
-        process.terminate()
-        process.wait(60)
-    return found
+    page.goto(url)
+    page.get_by_role("button", name="Choose a file").wait_for()
+    usable = time.monotonic()
+    page.wait_for_load_state("networkidle")
+    files = [item.body() for item in loaded if item.headers.get("content-type") not in PICTURES]
+    chosen = time.monotonic()
+    page.locator("#file").set_input_files(image)
+    page.locator("#verdict").wait_for()
+    answered = time.monotonic()
+    page.locator("canvas[data-map]").wait_for()
+    drawn = time.monotonic()
+    page.close()
+    return {
+        "usable_ms": 1000 * (usable - start),
+        "class_ms": 1000 * (answered - chosen),
+        "map_ms": 1000 * (drawn - chosen),
+        "bytes": float(sum(map(len, files))),
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default="http://127.0.0.1:8080")
-    parser.add_argument("--metrics", default="http://127.0.0.1:8080")
     parser.add_argument("--image", type=Path, default=ROOT / "docs" / "tile.png")
-    parser.add_argument("--port", type=int, default=7861)
+    parser.add_argument("--visits", type=int, default=20)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        copy_tracked(Path(folder))
-        options = (arguments.server, arguments.metrics, arguments.image, arguments.port)
-        report = {"installing": measure(Path(folder), *options), "installed": measure(Path(folder), *options)}
-    print(json.dumps(report, indent=2))
+    with sync_playwright() as playwright:
+        program = shutil.which("chromium") or shutil.which("chromium-browser")
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        visits = [visit(browser, arguments.server, arguments.image) for _ in range(arguments.visits)]
+    figures = {name: [item[name] for item in visits] for name in visits[0]}
+    report = {name: {"median": np.median(values), "p95": np.quantile(values, 0.95)} for name, values in figures.items()}
+    print(json.dumps({"visits": len(visits), **report}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,19 @@
 """The nine tissue classes of PathMNIST, in the order of the network's outputs."""
 
 from dataclasses import dataclass
-from typing import Literal
-
-RiskGroup = Literal["high", "moderate", "low", "none"]
 
 
 @dataclass(frozen=True)
 class Tissue:
     """One class.
 
-    `code` is the abbreviation of Kather et al. (doi 10.1371/journal.pmed.1002730), `name` is
-    MedMNIST's label, `risk` groups the class by what finding it in a tile suggests. It is not a diagnosis.
+    `code` is the abbreviation of Kather et al. (doi 10.1371/journal.pmed.1002730), `name` is MedMNIST's label.
     """
 
     class_id: int
     code: str
     name: str
     description: str
-    risk: RiskGroup
 
 
 TISSUES: tuple[Tissue, ...] = (
@@ -27,55 +22,51 @@ TISSUES: tuple[Tissue, ...] = (
         "ADI",
         "adipose",
         "Fat cells: large empty-looking vacuoles behind thin membranes.",
-        "none",
     ),
-    Tissue(1, "BACK", "background", "Glass without tissue.", "none"),
+    Tissue(1, "BACK", "background", "Glass without tissue."),
     Tissue(
         2,
         "DEB",
         "debris",
         "Necrotic or detached material without intact cells.",
-        "moderate",
     ),
     Tissue(
         3,
         "LYM",
         "lymphocytes",
         "Densely packed small round dark nuclei of immune cells.",
-        "low",
     ),
-    Tissue(4, "MUC", "mucus", "Pale, stringy extracellular mucin.", "moderate"),
+    Tissue(4, "MUC", "mucus", "Pale, stringy extracellular mucin."),
     Tissue(
         5,
         "MUS",
         "smooth muscle",
         "Parallel eosinophilic fibres with elongated nuclei.",
-        "low",
     ),
     Tissue(
         6,
         "NORM",
         "normal colon mucosa",
         "Regular round crypts with goblet cells.",
-        "none",
     ),
     Tissue(
         7,
         "STR",
         "cancer-associated stroma",
         "Desmoplastic connective tissue around a tumour; easily mistaken for smooth muscle.",
-        "high",
     ),
     Tissue(
         8,
         "TUM",
         "colorectal adenocarcinoma epithelium",
         "Irregular, crowded malignant glands with enlarged nuclei.",
-        "high",
     ),
 )
 
-DISCLAIMER = "Research software, not for clinical use: a tile's class is no diagnosis."
+# The classes that show a tumour or the tissue it builds around itself.
+TUMOUR_RELATED = ("STR", "TUM")
+
+DISCLAIMER = "Research software, not for clinical use: a tile's class is not a diagnosis."
 
 CODES: tuple[str, ...] = tuple(tissue.code for tissue in TISSUES)
 NUM_CLASSES = len(TISSUES)

@@ -22,6 +22,7 @@ from handler.model.calibration import Confidence
 from handler.model.checkpoint import Model, load_model
 from handler.model.engine import Engine, Forward, Image
 from handler.model.network import embedding
+from handler.model.preprocess import canonical_tile
 
 # One class for all images, one for each, or None for each image's predicted class.
 Target = int | Sequence[int] | None
@@ -135,6 +136,11 @@ class Classifier:
             )
             for index, ood_score in enumerate(ood_scores)
         ]
+
+    def canonical_tile(self, image: Image) -> Image:
+        """What the network sees of an image: uint8 `[S, S, 3]` with S the size that it was trained on."""
+        tile = canonical_tile(torch.from_numpy(image), self.model.preprocessing)
+        return (tile * 255).round().to(torch.uint8).movedim(0, -1).numpy()
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Compute explanations of many images by many methods together. A job that fails does not affect the others."""

@@ -1,10 +1,13 @@
 """`python -m serving start` runs the server until Ctrl-C, `stop` ends it from elsewhere, `check` asks it to predict,
-`update FOLDER` moves it to the model that was exported to a folder."""
+`page` opens its web page, `update FOLDER` moves it to the model that was exported to a folder."""
 
 import argparse
 import signal
+import socket
 import sys
+import webbrowser
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from serving.gateway.settings import ROOT, SettingsError, read_properties, read_settings
 from serving.ports import free_addresses
@@ -20,6 +23,7 @@ def start(arguments: argparse.Namespace) -> None:
         with server:
             answer = server.wait_until_ready()
             print(f"ready: {server.url}/predictions/pathmnist")
+            print(f"page:  {server.url}")
             print(f"model: {answer['model']['name']} {answer['model']['version']} {answer['model']['digest'][:12]}")
             print(f"log:   {server.log}  (Ctrl-C or `make stop` ends the server)", flush=True)
             server.wait()
@@ -41,6 +45,17 @@ def check(arguments: argparse.Namespace) -> None:
     print(" ".join([answer["prediction"]["code"], f"{answer['prediction']['probability']:.4f}", *methods]))
 
 
+def page(arguments: argparse.Namespace) -> None:
+    """Print the address of a running server's web page and open it, if there is a browser."""
+    url = _server(arguments).url
+    try:
+        with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=3):
+            print(f"page: {url}")
+    except OSError:
+        sys.exit(f"page: no server answers at {url}; `make serve` starts one")
+    webbrowser.open(url)
+
+
 def update_model(arguments: argparse.Namespace) -> None:
     if arguments.folder is None:
         sys.exit("update: name the folder of an export")
@@ -57,7 +72,7 @@ def _server(arguments: argparse.Namespace) -> TorchServe:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("command", choices=("start", "stop", "check", "update"))
+    parser.add_argument("command", choices=("start", "stop", "check", "page", "update"))
     parser.add_argument("folder", type=Path, nargs="?", help="for update: the output of `python -m export --output`")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
@@ -66,7 +81,7 @@ def main() -> None:
     parser.add_argument("--explain", action="store_true", help="for check: ask for an explanation too")
     parser.add_argument("--free-ports", action="store_true", help="beside another server: any free loopback ports")
     arguments = parser.parse_args()
-    run = {"start": start, "stop": stop, "check": check, "update": update_model}[arguments.command]
+    run = {"start": start, "stop": stop, "check": check, "page": page, "update": update_model}[arguments.command]
     try:
         run(arguments)
     except (ServerError, SettingsError) as error:

@@ -26,7 +26,7 @@ Pixels = NDArray[np.uint8]
 
 # Markers by folder and by fixture, so that no test has to name them.
 MARKED_FOLDERS = {
-    "browser": ("demo",),
+    "browser": ("web",),
     "server": ("bench", "loadtest", "serving"),
     "slow": ("evaluation", "export", "training"),
 }

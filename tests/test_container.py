@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from serving.ports import free_addresses
@@ -50,8 +51,7 @@ def test_everything_copied_exists_and_reaches_the_builder() -> None:
 
 
 def test_images_do_not_run_as_root() -> None:
-    for stage in ("server", "demo"):
-        assert "USER 10001" in stages()[stage]
+    assert "USER 10001" in stages()["server"]
 
 
 def test_the_server_image_holds_what_the_server_needs(model_store: Path, tmp_path: Path) -> None:
@@ -90,6 +90,9 @@ def test_the_server_image_holds_what_the_server_needs(model_store: Path, tmp_pat
                 check, cwd=application, env={**environment, "PATHMNIST_TOKEN": ""}, timeout=60, capture_output=True
             )
             assert stranger.returncode == 1
+            page = requests.get(addresses["edge_address"], timeout=10)
+            assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+            assert requests.get(f"{addresses['edge_address']}/reports/evaluation.json", timeout=10).json()["splits"]
         finally:
             process.terminate()
 
@@ -119,23 +122,11 @@ def test_the_image_installs_by_digest(tmp_path: Path) -> None:
 
 
 def test_services_have_a_read_only_root_and_no_capabilities(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {"server", "demo", "prometheus", "grafana"}
+    assert set(compose["services"]) == {"server", "prometheus", "grafana"}
     for name, service in compose["services"].items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
         assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
-
-
-def test_the_page_asks_the_server_of_its_composition(compose: dict[str, Any]) -> None:
-    environment = compose["services"]["demo"]["environment"]
-    assert environment["PATHMNIST_URL"] == environment["PATHMNIST_METRICS_URL"] == "http://server:8080"
-    assert environment["PATHMNIST_TOKEN"] == "${PATHMNIST_TOKEN}"
-
-
-def test_the_page_takes_nothing_of_the_handler_but_what_its_image_holds() -> None:
-    sources = "".join(path.read_text() for path in (ROOT / "demo").glob("*.py"))
-    modules = set(re.findall(r"^\s*(?:from|import) ((?:handler|training|export|serving)\S*)", sources, re.MULTILINE))
-    assert {f"{module.replace('.', '/')}.py" for module in modules} <= set(copied("demo"))
 
 
 def test_images_of_others_are_named_exactly(compose: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ def test_the_lock_holds_the_projects_pins() -> None:
 
 
 def test_the_locks_name_no_host() -> None:
-    for name in ("serve.lock", "constraints.txt", "demo/constraints.txt"):
+    for name in ("serve.lock", "constraints.txt"):
         assert "://" not in (ROOT / name).read_text(), name
 
 

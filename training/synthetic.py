@@ -2,7 +2,7 @@
 
 They let training, export and serving run, and be tested, where no real image may be. They say nothing about how
 well a model does on tissue. `python -m training.synthetic --output FILE.npz` writes a data set,
-`python -m training.synthetic --pictures demo/tiles` the web page's examples.
+`python -m training.synthetic --pictures web/examples` the web page's examples.
 """
 
 import argparse

@@ -6,16 +6,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from handler.api.options import ExplanationRequest, Options
-from handler.api.render import Canvas, Picture, Rendering, jpeg, png, strength_of
-from handler.classes import CODES, DISCLAIMER
+from handler.api.render import EVIDENCE, Canvas, Picture, Rendering, jpeg, png, strength_of
+from handler.api.verdict import Verdict
+from handler.classes import CODES
 from handler.classifier import Prediction
 from handler.explain.explainer import Explanation
 from handler.explain.types import Display
 
 
-def prediction_json(model: Mapping[str, Any], prediction: Prediction, options: Options) -> dict[str, Any]:
+def prediction_json(
+    model: Mapping[str, Any], prediction: Prediction, verdict: Verdict, options: Options
+) -> dict[str, Any]:
     """The answer's prediction, and as much on its reliability as was asked."""
     tissue = prediction.tissue
     return {
@@ -29,13 +33,21 @@ def prediction_json(model: Mapping[str, Any], prediction: Prediction, options: O
         },
         "probabilities": dict(zip(CODES, prediction.probabilities.tolist(), strict=True)),
         "logits": prediction.logits.tolist(),
-        **_reliability_json(prediction, options),
+        **_reliability_json(prediction, verdict, options),
     }
 
 
-def _reliability_json(prediction: Prediction, options: Options) -> dict[str, Any]:
-    """The blocks named by `include`; null if the model is not calibrated."""
+def canonical_json(tile: NDArray[np.uint8]) -> dict[str, Any]:
+    """The tile as the network sees it, uint8 `[S, S, 3]`."""
+    return {"size": len(tile), "image": _base64(png(Image.fromarray(tile)))}
+
+
+def _reliability_json(prediction: Prediction, verdict: Verdict, options: Options) -> dict[str, Any]:
+    """The blocks named by `include`; null if the model is not calibrated. No set and no risk are stated for a tile
+    that is unlike the training tiles."""
     blocks: dict[str, Any] = {}
+    if "verdict" in options.include:
+        blocks["verdict"] = verdict.to_json()
     if "confidence" in options.include:
         blocks["confidence"] = prediction.probability if prediction.calibrated else None
     if "prediction_set" in options.include:
@@ -44,12 +56,12 @@ def _reliability_json(prediction: Prediction, options: Options) -> dict[str, Any
         blocks["ood_score"] = prediction.ood_score
         blocks["in_distribution"] = prediction.in_distribution
     if "risk" in options.include:
-        blocks["risk"] = {"level": prediction.tissue.risk, "disclaimer": DISCLAIMER}
+        blocks["risk"] = verdict.risk_json()
     return blocks
 
 
 def _prediction_set_json(prediction: Prediction, coverage: str) -> dict[str, Any] | None:
-    if not prediction.calibrated:
+    if not prediction.calibrated or prediction.in_distribution is False:
         return None
     codes = [CODES[class_id] for class_id in prediction.prediction_sets[coverage]]
     return {"coverage": float(coverage), "codes": codes}
@@ -88,8 +100,8 @@ def _class_json(class_id: int) -> dict[str, Any]:
 
 def _pictures_json(request: ExplanationRequest, explanation: Explanation, canvas: Canvas) -> dict[str, Any]:
     values = explanation.attribution
-    # The difference of two class activation maps has evidence of both signs.
-    display: Display = "signed" if request.contrast is not None and values.ndim == 2 else request.method.display
+    # The difference of two classes has evidence of both signs.
+    display: Display = "signed" if request.contrast is not None else request.method.display
     picture = canvas.draw(strength_of(values, display), display, request.rendering)
     return {
         "rendering": _rendering_json(picture, display, request.rendering),
@@ -101,12 +113,19 @@ def _pictures_json(request: ExplanationRequest, explanation: Explanation, canvas
 def _rendering_json(picture: Picture, display: Display, rendering: Rendering) -> dict[str, Any]:
     return {
         "shows": display,
-        "stretch": "symmetric" if display == "signed" else "min-max",
+        "stretch": _stretch(display, picture.colormap),
+        "percentile": rendering.percentile,
         "range": [picture.low, picture.high],
         "colormap": picture.colormap,
         "alpha": rendering.alpha,
         "sigma": rendering.sigma,
     }
+
+
+def _stretch(display: Display, colormap: str) -> str:
+    if display == "signed":
+        return "symmetric"
+    return "zero-max" if colormap == EVIDENCE else "min-max"
 
 
 def _map_json(values: NDArray[np.floating[Any]], dtype: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from handler.api.errors import RequestError
-from handler.api.render import DIVERGING, SEQUENTIAL, Rendering
+from handler.api.render import DIVERGING, EVIDENCE, SEQUENTIAL, Rendering
 from handler.classes import CODES, NUM_CLASSES
 from handler.explain.registry import DEFAULT_METHOD, METHODS
 from handler.explain.types import Method, Parameter
@@ -12,10 +12,11 @@ from handler.explain.types import Method, Parameter
 Value = int | float | str
 
 RENDERING = {
-    "colormap": Parameter(default="", choices=(*SEQUENTIAL, *DIVERGING)),
+    "colormap": Parameter(default="", choices=(*SEQUENTIAL, *DIVERGING, EVIDENCE)),
     "alpha": Parameter(default=0.5, minimum=0, maximum=1),
     "size": Parameter(default=224, minimum=28, maximum=1024),
     "sigma": Parameter(default=0.0, minimum=0, maximum=32),
+    "percentile": Parameter(default=100.0, minimum=50, maximum=100),
 }
 RETURN = Parameter(default="images", choices=("images", "raw", "both"))
 DTYPE = Parameter(default="float32", choices=("float16", "float32"))
@@ -25,7 +26,9 @@ BUDGET = Parameter(default=0, minimum=1, maximum=300_000)
 PRESETS: dict[str, dict[str, Value]] = {"classic": {"n_steps": 200, "baseline": "black", "sigma": 2.0}}
 METHOD_PARAMETERS = {name for method in METHODS.values() for name in method.parameters}
 # What an answer says about its reliability, beside the probabilities.
-TRUST = ("confidence", "prediction_set", "ood", "risk")
+TRUST = ("verdict", "confidence", "prediction_set", "ood", "risk")
+# What an answer may hold besides: the tile as the network sees it.
+INCLUDABLE = (*TRUST, "canonical")
 COVERAGE = Parameter(default="0.9", choices=("0.9", "0.95"))
 PLAIN = {"explain", "method", "target", "contrast", "preset", "return", "dtype", "budget_ms", "include", "coverage"}
 OPTIONS = PLAIN | set(RENDERING) | METHOD_PARAMETERS
@@ -54,7 +57,7 @@ class ExplanationRequest:
 class Options:
     """The explanations that a request asks for, in order, and their time limit in seconds, None for no limit.
 
-    `include` names the statements about reliability in the answer, `coverage` the coverage of its prediction set.
+    `include` names further parts of the answer (`INCLUDABLE`), `coverage` the coverage of its prediction set.
     """
 
     explanations: tuple[ExplanationRequest, ...] = ()
@@ -91,8 +94,8 @@ def _include(options: Mapping[str, str]) -> frozenset[str]:
     words = frozenset(word.strip() for word in options.get("include", ",".join(TRUST)).split(","))
     if words == {"none"}:
         words = frozenset()
-    if not words <= set(TRUST):
-        message = f"'include' takes {', '.join(TRUST)}, several with commas, or none."
+    if not words <= set(INCLUDABLE):
+        message = f"'include' takes {', '.join(INCLUDABLE)}, several with commas, or none."
         raise RequestError("parameter_invalid", message, "include")
     if "coverage" in options and "prediction_set" not in words:
         raise RequestError("option_misplaced", "'coverage' has no meaning without the prediction set.", "coverage")
@@ -201,7 +204,11 @@ def _rendering(method: Method, options: Mapping[str, str], preset: Mapping[str, 
     smoothing = preset if method.display == "magnitude" else {}
     drawing = {name: _value(name, options, spec, smoothing) for name, spec in RENDERING.items()}
     return Rendering(
-        str(drawing["colormap"]) or None, float(drawing["alpha"]), int(drawing["size"]), float(drawing["sigma"])
+        str(drawing["colormap"]) or None,
+        float(drawing["alpha"]),
+        int(drawing["size"]),
+        float(drawing["sigma"]),
+        float(drawing["percentile"]),
     )
 
 

@@ -15,6 +15,10 @@ from handler.explain.types import Display
 
 SEQUENTIAL = ("inferno", "viridis", "magma", "plasma", "cividis", "gray")
 DIVERGING = ("vik",)
+# One hue for evidence, another for evidence against; its strength is the opacity, so that the tile's stain stays
+# visible. Orange and blue differ for red-green blindness, and neither is a colour of haematoxylin and eosin.
+EVIDENCE = "evidence"
+FOR, AGAINST = (230, 81, 0), (21, 101, 192)
 OVERLAY_QUALITY = 85
 FULL_NAMES = {"vik": "crameri:vik"}
 
@@ -24,13 +28,15 @@ class Rendering:
     """How to draw a map. `colormap` None means inferno, or vik for signed maps.
 
     `alpha` is the heat map's share of the overlay, `size` the pictures' longer side in pixels, `sigma` the width of a
-    Gaussian filter in pixels of the network's input, applied before stretching.
+    Gaussian filter in pixels of the network's input, applied before stretching. The values' `percentile` (signed: of
+    their magnitude) gets the colour at the end of the map, and so do the values beyond it.
     """
 
     colormap: str | None = None
     alpha: float = 0.5
     size: int = 224
     sigma: float = 0.0
+    percentile: float = 100.0
 
 
 @dataclass(frozen=True)
@@ -57,22 +63,24 @@ class Canvas:
     def draw(self, strength: NDArray[np.float32], display: Display, rendering: Rendering) -> Picture:
         """Stretch a finite map `[h, w]` to the colour map's range and lay it over the image.
 
-        Signed maps are stretched symmetrically about zero, others from minimum to maximum; a constant map is drawn at
-        the colour map's start (signed: middle). Both pictures have the image's aspect.
+        Signed maps are stretched symmetrically about zero, others from minimum to maximum, or from zero in the colours
+        of evidence; a constant map is drawn at the colour map's start (signed: middle). Both pictures have the image's
+        aspect.
         """
         smooth = _smooth(strength, rendering.sigma, self._input_size)
-        low, high = float(smooth.min()), float(smooth.max())
-        if display == "signed":
-            high = max(-low, high)
-            low = -high
+        colormap = rendering.colormap or ("vik" if display == "signed" else "inferno")
+        low, high = _range(smooth, display, colormap, rendering.percentile)
         constant = np.full_like(smooth, 0.5 if display == "signed" else 0)
         stretched = (smooth - low) / (high - low) if high > low else constant
         size = display_size(self._image.width, self._image.height, rendering.size)
         levels = Image.fromarray(stretched.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-        colormap = rendering.colormap or ("vik" if display == "signed" else "inferno")
         heatmap = Image.fromarray(np.rint(np.clip(np.asarray(levels), 0, 1) * 255).astype(np.uint8), "L")
-        heatmap.putpalette(_palette(colormap))
-        overlay = Image.blend(self._background(size), heatmap.convert("RGB"), rendering.alpha)
+        heatmap.putpalette(_palette(colormap, display))
+        if colormap == EVIDENCE:
+            heatmap.info["transparency"] = _opacities(display)
+        layer = heatmap.convert("RGBA")
+        mask = layer.getchannel("A").point(lambda opacity: round(opacity * rendering.alpha))
+        overlay = Image.composite(layer.convert("RGB"), self._background(size), mask)
         return Picture(heatmap, overlay, low, high, colormap)
 
     def _background(self, size: tuple[int, int]) -> Image.Image:
@@ -96,13 +104,22 @@ def display_size(width: int, height: int, longest: int) -> tuple[int, int]:
 
 
 def png(image: Image.Image) -> bytes:
-    """The file of a heat map, which keeps every level."""
+    """The file of a heat map, with every level and its opacity."""
     return _encode(image, "PNG", compress_level=1)
 
 
 def jpeg(image: Image.Image) -> bytes:
     """The file of an overlay. As PNG it would be most of an answer's bytes."""
     return _encode(image, "JPEG", quality=OVERLAY_QUALITY)
+
+
+def _range(values: NDArray[np.float32], display: Display, colormap: str, percentile: float) -> tuple[float, float]:
+    """The values at the ends of the colour map."""
+    if display == "signed":
+        high = float(np.percentile(np.abs(values), percentile))
+        return -high, high
+    low = 0.0 if colormap == EVIDENCE else float(values.min())
+    return low, float(np.percentile(values, percentile))
 
 
 def _smooth(strength: NDArray[np.float32], sigma: float, input_size: int) -> NDArray[np.float32]:
@@ -112,8 +129,18 @@ def _smooth(strength: NDArray[np.float32], sigma: float, input_size: int) -> NDA
     return gaussian_filter(np.asarray(enlarged), sigma)
 
 
-@lru_cache(maxsize=len(SEQUENTIAL + DIVERGING))
-def _palette(name: str) -> bytes:
+def _opacities(display: Display) -> bytes:
+    """The opacity of each level of a map in the colours of evidence: of its distance from no evidence."""
+    levels = np.arange(256)
+    return (np.abs(2 * levels - 255) if display == "signed" else levels).astype(np.uint8).tobytes()
+
+
+@lru_cache(maxsize=2 * len(SEQUENTIAL + DIVERGING) + 2)
+def _palette(name: str, display: Display) -> bytes:
+    """The colour of each level."""
+    if name == EVIDENCE:
+        against = 128 if display == "signed" else 0
+        return bytes(AGAINST) * against + bytes(FOR) * (256 - against)
     return np.rint(Colormap(FULL_NAMES.get(name, name)).lut(256)[:, :3] * 255).astype(np.uint8).tobytes()
 
 

@@ -16,13 +16,14 @@ from typing import Any
 import orjson
 
 from handler.api import metrics
-from handler.api.answer import explanation_json, prediction_json, skipped_json
+from handler.api.answer import canonical_json, explanation_json, prediction_json, skipped_json
 from handler.api.errors import RequestError
 from handler.api.exchange import Exchange, Response
 from handler.api.image import ImageLimits
 from handler.api.options import ExplanationRequest
 from handler.api.render import Canvas
 from handler.api.request import RawRequest, TileRequest, parse_request
+from handler.api.verdict import verdict_of
 from handler.classifier import Classifier, Prediction
 from handler.explain.explainer import Explanation, Job
 from handler.explain.types import BudgetExceededError
@@ -100,7 +101,10 @@ class Service:
 
     def _answer(self, exchange: Exchange) -> None:
         prediction, tile = exchange.prediction, exchange.tile
-        body = prediction_json(self._classifier.engine.identity(), prediction, tile.options)
+        verdict = verdict_of(prediction, self._classifier.model.confidence)
+        body = prediction_json(self._classifier.engine.identity(), prediction, verdict, tile.options)
+        if "canonical" in tile.options.include:
+            body["canonical"] = canonical_json(self._classifier.canonical_tile(tile.image))
         if tile.notes:
             body["notes"] = tile.notes
         if exchange.jobs:

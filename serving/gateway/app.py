@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from serving.gateway.metrics import exposition
+from serving.gateway.pages import add_pages
 from serving.gateway.payload import Payload, read_payload
 from serving.gateway.policy import (
     JSON,
@@ -50,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 
 class Edge:
-    """Serves `/predictions`, `/explanations`, `/ping` and `/metrics` from a TorchServe.
+    """Serves `/predictions`, `/explanations`, `/ping` and `/metrics` from a TorchServe, and the web page.
 
     With a `token`, requests without it get 401. With the `manifest` of an export `/ready` says whether the model
     answers its golden tile. `request_log` is the file that gets a line for each request.
@@ -66,6 +67,7 @@ class Edge:
         self._recorder = Recorder(settings, request_log)
         self._upstream = Upstream(settings.inference_address, settings.metrics_address)
         self._readiness = Readiness(manifest, self._upstream.predict) if manifest else None
+        self._open_paths = frozenset(OPEN_PATHS)
 
     def application(self) -> web.Application:
         middlewares = [self._identify, self._share, self._record, self._refuse, self._limit_rate, self._authorise]
@@ -77,6 +79,7 @@ class Edge:
         application.router.add_get("/metrics", self._metrics)
         if self._readiness:
             application.router.add_get("/ready", self._ready)
+        self._open_paths |= add_pages(application)
         application.cleanup_ctx.append(self._lifetime)
         return application
 
@@ -195,14 +198,15 @@ class Edge:
 
     @web.middleware
     async def _limit_rate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._limit and request.path not in OPEN_PATHS and (wait := self._limit.wait(request.remote or "")):
+        if self._limit and request.path not in self._open_paths and (wait := self._limit.wait(request.remote or "")):
             hint = {"Retry-After": str(math.ceil(wait))}
             raise RefusedError(429, "Too many requests from this address.", headers=hint)
         return await handler(request)
 
     @web.middleware
     async def _authorise(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        require_token(self._token, request.path, _raw(request.headers.get("Authorization", "")))
+        if request.path not in self._open_paths:
+            require_token(self._token, request.path, _raw(request.headers.get("Authorization", "")))
         return await handler(request)
 
 

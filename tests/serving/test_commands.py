@@ -160,3 +160,20 @@ def test_a_free_port_is_free() -> None:
         with pytest.raises(ServerError, match=str(port)):
             require_free("inference_address", port)
     require_free("inference_address", port)
+
+
+def test_page_says_the_address_of_a_running_server(
+    started: subprocess.Popen[str], config: Path, model_store: Path
+) -> None:
+    environment = {**os.environ, "BROWSER": "true"}
+    page = subprocess.run(
+        command("page", config, model_store), cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    address = page.stdout.removeprefix("page: ").strip()
+    assert "<title>PathMNIST XAI</title>" in requests.get(address, timeout=10).text
+
+
+def test_page_says_how_to_start_a_server_that_is_not_running(config: Path, model_store: Path) -> None:
+    page = subprocess.run(command("page", config, model_store), cwd=ROOT, capture_output=True, text=True)
+    assert page.returncode == 1
+    assert "`make serve`" in page.stderr

@@ -8,7 +8,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from handler.api.render import DIVERGING, FULL_NAMES, SEQUENTIAL, Canvas, Picture, Rendering, jpeg, png, strength_of
+from handler.api.render import (
+    AGAINST,
+    DIVERGING,
+    EVIDENCE,
+    FOR,
+    FULL_NAMES,
+    SEQUENTIAL,
+    Canvas,
+    Picture,
+    Rendering,
+    jpeg,
+    png,
+    strength_of,
+)
 from handler.explain.types import Display
 from tests.conftest import Pixels
 
@@ -103,3 +116,50 @@ def test_a_map_becomes_one_number_per_pixel() -> None:
     assert strength_of(values, "magnitude").tolist() == [[4.5]]
     assert strength_of(values, "signed").tolist() == [[-1.5]]
     assert strength_of(values, "positive").tolist() == [[0]]
+
+
+def test_values_beyond_the_percentile_have_the_last_colour(tiles: Pixels) -> None:
+    strength = np.linspace(0, 1, 224 * 224).reshape(224, 224)
+    strength[0, 0] = 100
+    picture = paint(strength, tiles[0], percentile=99.5)
+    assert picture.high == pytest.approx(np.percentile(strength.astype(np.float32), 99.5))
+    pixels = pixels_of(picture.heatmap)
+    for row, column in ((0, 0), (-1, -1)):
+        assert (pixels[row, column] == colours("inferno")[-1]).all()
+    assert (pixels[112, 0] != colours("inferno")[0]).any()
+
+
+def test_the_percentile_of_a_signed_map_is_of_the_magnitude(tiles: Pixels) -> None:
+    strength = np.random.default_rng(0).normal(size=(224, 224))
+    picture = paint(strength, tiles[0], "signed", percentile=99)
+    assert picture.high == -picture.low == pytest.approx(np.percentile(np.abs(strength.astype(np.float32)), 99))
+
+
+def test_evidence_has_one_hue_whose_opacity_is_the_strength(tiles: Pixels) -> None:
+    strength = np.linspace(0.5, 1, 224 * 224).reshape(224, 224)
+    picture = paint(strength, tiles[0], colormap=EVIDENCE)
+    pixels = np.asarray(Image.open(BytesIO(png(picture.heatmap))).convert("RGBA")).astype(int)
+    assert (pixels[..., :3] == FOR).all()
+    # From zero, not from the smallest value: half of the evidence is half as opaque.
+    assert np.abs(pixels[..., 3] - 255 * strength).max() <= 1
+    assert (picture.low, picture.high) == (0, 1)
+
+
+def test_evidence_against_has_another_hue_and_no_evidence_is_transparent(tiles: Pixels) -> None:
+    strength = np.zeros((224, 224))
+    strength[0, 0], strength[-1, -1] = -2, 2
+    picture = paint(strength, tiles[0], "signed", colormap=EVIDENCE)
+    pixels = np.asarray(Image.open(BytesIO(png(picture.heatmap))).convert("RGBA")).astype(int)
+    assert pixels[0, 0].tolist() == [*AGAINST, 255]
+    assert pixels[-1, -1].tolist() == [*FOR, 255]
+    assert pixels[100, 100, 3] <= 1
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_an_overlay_of_evidence_keeps_the_tile_where_there_is_none(alpha: float) -> None:
+    strength = np.zeros((224, 224))
+    strength[:112] = 1
+    tile = np.full((224, 224, 3), 200, dtype=np.uint8)
+    pixels = pixels_of(paint(strength, tile, colormap=EVIDENCE, alpha=alpha).overlay)
+    assert np.abs(pixels[:111] - (np.array(FOR) * alpha + 200 * (1 - alpha))).max() <= 1
+    assert (pixels[113:] == 200).all()

@@ -11,8 +11,14 @@ from safetensors.torch import save_file
 from handler.api.image import ImageLimits
 from handler.api.request import RawRequest
 from handler.api.service import Service
-from handler.classes import CODES, DISCLAIMER, TISSUES
-from handler.model.calibration import CONFIDENCE, Confidence, ConfidenceError, load_confidence, save_confidence
+from handler.model.calibration import (
+    CONFIDENCE,
+    Confidence,
+    ConfidenceError,
+    ReliabilityBin,
+    load_confidence,
+    save_confidence,
+)
 from handler.model.checkpoint import Model
 from tests.conftest import Pixels
 from tests.support.answers import answer
@@ -34,11 +40,12 @@ def some(**changes: Any) -> Confidence:
 
 
 def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
-    save_confidence(some(), "digest", tmp_path / CONFIDENCE)
+    saved = some(tumour_threshold=0.1, reliability=(ReliabilityBin(0.0, 0.9, 4, 3), ReliabilityBin(0.9, 1.0, 2, 2)))
+    save_confidence(saved, "digest", tmp_path / CONFIDENCE)
     found = load_confidence(tmp_path / CONFIDENCE, "digest")
     assert found is not None
-    for name in ("temperature", "thresholds", "ood_threshold", "calibrated_on"):
-        assert getattr(found, name) == getattr(some(), name)
+    for name in ("temperature", "thresholds", "ood_threshold", "calibrated_on", "tumour_threshold", "reliability"):
+        assert getattr(found, name) == getattr(saved, name)
     assert torch.equal(found.class_means, some().class_means)
     assert load_confidence(tmp_path / "nothing here", "digest") is None
 
@@ -96,7 +103,7 @@ def service_with(model: Model, confidence: Confidence | None) -> Service:
 
 
 def test_an_answer_says_what_it_is_worth(model: Model, tiles: Pixels, encode: Encode) -> None:
-    body = answer(service_with(model, some()), {"body": encode(tiles[0]), "coverage": "0.95"})
+    body = answer(service_with(model, some(ood_threshold=1e9)), {"body": encode(tiles[0]), "coverage": "0.95"})
     scaled = torch.tensor(body["logits"], dtype=torch.float64).div(2).softmax(dim=0)
     assert np.allclose(list(body["probabilities"].values()), scaled)
     assert body["prediction"]["calibrated"] is True
@@ -104,9 +111,7 @@ def test_an_answer_says_what_it_is_worth(model: Model, tiles: Pixels, encode: En
     members = [code for code, value in body["probabilities"].items() if value >= 0.05]
     assert body["prediction_set"]["coverage"] == 0.95
     assert set(body["prediction_set"]["codes"]) == set(members) | {body["prediction"]["code"]}
-    assert body["in_distribution"] is (body["ood_score"] <= 700)
-    tissue = TISSUES[CODES.index(body["prediction"]["code"])]
-    assert body["risk"] == {"level": tissue.risk, "disclaimer": DISCLAIMER}
+    assert body["in_distribution"] is (body["ood_score"] <= 1e9)
 
 
 def test_a_model_without_calibration_serves_and_says_so(model: Model, tiles: Pixels, encode: Encode) -> None:
@@ -123,6 +128,8 @@ def test_a_model_without_calibration_serves_and_says_so(model: Model, tiles: Pix
     [
         ("none", set()),
         ("risk", {"risk"}),
+        ("verdict", {"verdict"}),
+        ("canonical", {"canonical"}),
         ("ood,confidence", {"ood_score", "in_distribution", "confidence"}),
         ("prediction_set", {"prediction_set"}),
     ],

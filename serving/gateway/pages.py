@@ -1,0 +1,79 @@
+"""The web page: the files of web/ and the reports of docs/evaluation/, on the API's own origin.
+
+They are read once, at the start, so no request reaches the file system. They hold nothing secret and need no token; the
+page asks its visitor for it when it calls the API.
+"""
+
+import hashlib
+import mimetypes
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+
+from serving.gateway.settings import ROOT
+
+WEB = ROOT / "web"
+REPORTS = ROOT / "docs" / "evaluation"
+# The page's screens have addresses of their own and are all drawn by index.html.
+SCREENS = ("/", "/compare", "/model", "/tissues", "/server")
+SUFFIXES = (".css", ".js", ".json", ".png", ".svg")
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    # Every load asks whether the file has changed; the answer is 304 if not.
+    "Cache-Control": "no-cache",
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A file as it is served."""
+
+    body: bytes
+    content_type: str
+
+    @property
+    def etag(self) -> str:
+        return hashlib.sha256(self.body).hexdigest()
+
+
+def add_pages(application: web.Application) -> frozenset[str]:
+    """Serve the page and the reports; returns their paths, which need no token and have no rate limit."""
+    pages = dict(_pages())
+    for path, page in pages.items():
+        application.router.add_get(path, _handler(page))
+    return frozenset(pages)
+
+
+def _pages() -> Iterator[tuple[str, Page]]:
+    for screen in SCREENS:
+        yield screen, _read(WEB / "index.html")
+    for path in WEB.rglob("*"):
+        if path.suffix in SUFFIXES:
+            yield f"/{path.relative_to(WEB).as_posix()}", _read(path)
+    for path in REPORTS.glob("*.json"):
+        yield f"/reports/{path.name}", _read(path)
+
+
+def _read(path: Path) -> Page:
+    kind = mimetypes.types_map[path.suffix]
+    return Page(path.read_bytes(), kind if kind.startswith("image/") else f"{kind}; charset=utf-8")
+
+
+def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def serve(request: web.Request) -> web.Response:
+        known = {item.value for item in request.if_none_match or ()}
+        if page.etag in known:
+            response = web.Response(status=304, headers=HEADERS)
+        else:
+            response = web.Response(body=page.body, headers={**HEADERS, "Content-Type": page.content_type})
+        response.etag = page.etag
+        return response
+
+    return serve

@@ -1,0 +1,135 @@
+"""Every screen: accessible, at every width, in light and dark, and as a picture.
+
+`make screenshots` writes all pictures to runs/screens/, and the few that the documents show to docs/page/. The tile on
+them is one of the page's examples.
+"""
+
+import os
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from serving.supervisor import ROOT, TorchServe
+from tests.web.conftest import EXAMPLES, Visits, choose, visits_to, wait_for_map
+
+# Widths and heights: a desk, a tablet, a phone.
+SIZES = {"desktop": (1440, 900), "tablet": (820, 1180), "phone": (390, 844)}
+SCREENS = {
+    "first": "/",
+    "result": "/",
+    "compare": "/compare",
+    "model": "/model",
+    "tissues": "/tissues",
+    "server": "/server",
+}
+DOCUMENTED = {("first", "desktop", False), ("result", "desktop", False), ("compare", "desktop", False)}
+DOCUMENTED |= {("model", "desktop", True), ("result", "phone", False)}
+TILE = EXAMPLES / "STR.png"
+COLOURS = 256
+IS_WANTED = "SCREENSHOTS" in os.environ
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["light", "dark"])
+def screens(request: pytest.FixtureRequest, browser: Browser, server: TorchServe) -> Iterator[Visits]:
+    """Two visitors in this mode: one without a tile, and one with."""
+    with visits_to(browser, server.url) as visit:
+        visit(dark=request.param)
+        page = visit(dark=request.param)
+        choose(page, TILE)
+        wait_for_map(page)
+        yield visit
+
+
+def show(screens: Visits, name: str, size: str) -> Page:
+    """A screen with everything on it drawn."""
+    page = screens.contexts[0 if name == "first" else 1].pages[0]
+    width, height = SIZES[size]
+    page.set_viewport_size({"width": width, "height": height})
+    link = page.locator(f"a[href='{SCREENS[name]}']").first
+    if urlsplit(page.url).path != SCREENS[name]:
+        if name == "compare":
+            page.goto(screens.url + "/compare?methods=gradcam,occlusion,saliency&target=STR&contrast=MUS")
+        else:
+            link.click()
+    drawn = {
+        "first": ".figures dt",
+        "result": "canvas[data-map=gradcam]",
+        "compare": "canvas[data-map=saliency]",
+        "model": ".multiples svg",
+        "tissues": ".figures-of:not(:empty)",
+        "server": ".rows svg",
+    }
+    expect(page.locator("main")).to_have_attribute("data-screen", SCREENS[name])
+    expect(page.locator(drawn[name]).first).to_be_visible()
+    expect(page.locator(".skeleton")).to_have_count(0)
+    return page
+
+
+def is_dark(page: Page) -> bool:
+    return bool(page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches"))
+
+
+@pytest.mark.parametrize("name", SCREENS)
+def test_a_screen_is_accessible_fits_and_has_its_picture(name: str, screens: Visits, folder: Path) -> None:
+    for size in SIZES:
+        page = show(screens, name, size)
+        assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size][0], size
+        take_picture(page, name, size, folder)
+        if size != "tablet":
+            assert violations(page) == [], size
+    assert small_targets(page) == []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the pictures go."""
+    chosen = ROOT / "runs" / "screens" if IS_WANTED else tmp_path
+    chosen.mkdir(parents=True, exist_ok=True)
+    return chosen
+
+
+def violations(page: Page) -> list[tuple[str, str]]:
+    """What axe finds: its rules, each with the first element against it."""
+    return [(found["id"], found["nodes"][0]["html"]) for found in Axe().run(page).response["violations"]]
+
+
+def small_targets(page: Page) -> list[list[Any]]:
+    """Buttons and fields that a finger of 44 pixels does not hit: markup, width, height."""
+    targets = page.locator("button, summary, select, input, nav a, a.button").filter(visible=True)
+    sizes = targets.evaluate_all(
+        """elements => elements.map((element) => {
+            const box = (element.type === "checkbox" ? element.closest("label") : element).getBoundingClientRect();
+            return [element.outerHTML.slice(0, 80), box.width, box.height];
+        })"""
+    )
+    return [entry for entry in sizes if min(entry[1:]) < 43.5]
+
+
+def take_picture(page: Page, name: str, size: str, folder: Path) -> None:
+    page.evaluate("window.scrollTo(0, 0)")
+    picture = Image.open(BytesIO(page.screenshot())).convert("RGB")
+    assert picture.size == SIZES[size]
+    assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 50
+    small = picture.quantize(COLOURS, Image.Quantize.FASTOCTREE)
+    small.save(folder / f"{name}-{size}-{'dark' if is_dark(page) else 'light'}.png", optimize=True)
+    if IS_WANTED and (name, size, is_dark(page)) in DOCUMENTED:
+        (ROOT / "docs" / "page").mkdir(exist_ok=True)
+        small.save(ROOT / "docs" / "page" / f"{name}-{size}.png", optimize=True)
+
+
+@pytest.mark.parametrize("name", ["model", "server"])
+def test_charts_are_as_dark_as_the_page(name: str, screens: Visits) -> None:
+    page = show(screens, name, "desktop")
+    box = page.locator("svg.chart, .rows").first.bounding_box()
+    assert box is not None
+    picture = page.screenshot(clip=box, full_page=True)
+    pixels = np.asarray(Image.open(BytesIO(picture)).convert("L"))
+    assert (np.median(pixels) < 60) == is_dark(page)

@@ -1,0 +1,122 @@
+/** Files that visitors choose, drop or paste: checked, cropped if they wish, and handed to the session. */
+
+import { MAX_BYTES, MAX_PIXELS } from "/api.js";
+import { byId } from "/dom.js";
+import { megabytes } from "/format.js";
+import { hideMessage, showMessage } from "/messages.js";
+import { centreOf, decode } from "/pictures.js";
+import { session } from "/session.js";
+
+const FORMATS = "PNG, JPEG, TIFF, BMP or WebP";
+/** Longer sides and longer shapes are regions of a slide rather than tiles. */
+const MAX_TILE_SIDE = 1024;
+const MAX_ASPECT = 1.25;
+const MIN_SIDE = 16;
+const CROP = 224;
+
+/** Open the file dialogue. */
+export function chooseFile() {
+  byId("file").click();
+}
+
+/** Take files from the dialogue, the clipboard, and anything dropped on the page. */
+export function listen() {
+  const input = /** @type {HTMLInputElement} */ (byId("file"));
+  input.addEventListener("change", () => {
+    take([...(input.files ?? [])]);
+    input.value = "";
+  });
+  document.addEventListener("paste", (event) => {
+    const files = [...(event.clipboardData?.files ?? [])];
+    if (files.length) take(files);
+  });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    document.body.classList.add("dropping");
+  });
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) document.body.classList.remove("dropping");
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("dropping");
+    take([...(event.dataTransfer?.files ?? [])]);
+  });
+}
+
+/** Paste from the clipboard by a button, which needs the browser's permission. */
+export async function paste() {
+  try {
+    for (const item of await navigator.clipboard.read()) {
+      const type = item.types.find((name) => name.startsWith("image/"));
+      if (type) return await take([new File([await item.getType(type)], "pasted image", { type })]);
+    }
+    showMessage("There is no image in the clipboard. Copy one, then paste it here with Ctrl+V.");
+  } catch {
+    showMessage("The browser does not let this page read the clipboard. Press Ctrl+V instead.");
+  }
+}
+
+/** Show the first of some files; classify the others for the history. @param {File[]} files */
+export async function take(files) {
+  const [first, ...others] = files;
+  if (!first) {
+    showMessage(`What you dropped is not a file. Save the image, then choose it. The page takes ${FORMATS}.`);
+    return;
+  }
+  await check(first);
+  for (const file of others) await session.remember({ name: file.name, blob: file, headline: "" }).catch(() => {});
+}
+
+/** @param {File} file */
+async function check(file) {
+  const again = { label: "Choose another", run: chooseFile };
+  if (file.size > MAX_BYTES) {
+    const limit = megabytes(MAX_BYTES);
+    showMessage(`This file has ${megabytes(file.size)}; the limit is ${limit}. Save the image as JPEG or cut a tile out of it.`, [again]);
+    return;
+  }
+  const picture = await decode(file);
+  if (!picture && file.type && !file.type.startsWith("image/")) {
+    showMessage(`“${file.name}” is not an image. The page takes ${FORMATS}, up to ${megabytes(MAX_BYTES)}.`, [again]);
+    return;
+  }
+  const problem = picture && shapeProblem(picture);
+  if (!picture || !problem) return open(file.name, file);
+  const actions = [again];
+  if (Math.min(picture.width, picture.height) >= CROP) {
+    const crop = async () => open(`centre of ${file.name}`, await centreOf(picture, CROP));
+    actions.unshift({ label: `Use its centre (${CROP} × ${CROP})`, run: crop });
+  }
+  if (problem.canBeSent) actions.push({ label: "Send it as it is", run: () => open(file.name, file) });
+  showMessage(problem.text, actions);
+}
+
+/**
+ * What is wrong with a picture's shape, if anything.
+ * @param {ImageBitmap} picture
+ * @returns {{text: string, canBeSent: boolean} | null}
+ */
+function shapeProblem({ width, height }) {
+  const size = `This image has ${width} × ${height} pixels`;
+  if (Math.min(width, height) < MIN_SIDE) {
+    return { text: `${size}; each side needs at least ${MIN_SIDE}.`, canBeSent: false };
+  }
+  if (width * height > MAX_PIXELS) {
+    const count = ((width * height) / 1e6).toFixed(0);
+    const text = `This image has ${count} million pixels; the limit is ${(MAX_PIXELS / 1e6).toFixed(1)} million (4096 × 4096).`;
+    return { text, canBeSent: false };
+  }
+  const aspect = Math.max(width, height) / Math.min(width, height);
+  if (Math.max(width, height) > MAX_TILE_SIDE || aspect > MAX_ASPECT) {
+    const text = `${size}: it looks like a region of a slide, not like a tile. The model would squeeze all of it into one small square.`;
+    return { text, canBeSent: true };
+  }
+  return null;
+}
+
+/** @param {string} name @param {Blob} blob */
+function open(name, blob) {
+  hideMessage();
+  return session.open({ name, blob, headline: "" });
+}

@@ -1,0 +1,96 @@
+/** The explanation methods that the page offers, in the order of its shortcuts. */
+
+/**
+ * @typedef {object} Method
+ * @property {string} name the server's
+ * @property {string} title
+ * @property {keyof typeof GROUPS} group
+ * @property {string} claim what its maps can claim, in two words
+ * @property {string} meaning
+ */
+
+export const GROUPS = {
+  layer: "From the last layer",
+  perturbation: "From covered parts",
+  pixels: "From pixels",
+  none: "Not evidence",
+};
+
+/** HiResCAM and XGrad-CAM are the same map as Grad-CAM in this network. @type {readonly Method[]} */
+export const METHODS = [
+  {
+    name: "gradcam",
+    title: "Grad-CAM",
+    group: "layer",
+    claim: "exact, 7 × 7",
+    meaning: "Where the evidence for the class is. Its 7 × 7 cells add up to the class’s score, up to a constant.",
+  },
+  {
+    name: "occlusion",
+    title: "Occlusion",
+    group: "perturbation",
+    claim: "model runs",
+    meaning: "What the score loses if a square is covered. It uses the model’s outputs only.",
+  },
+  {
+    name: "integrated_gradients",
+    title: "Integrated gradients",
+    group: "pixels",
+    claim: "approximate",
+    meaning: "How much each pixel adds to the score, starting from a black image.",
+  },
+  {
+    name: "layercam",
+    title: "LayerCAM",
+    group: "layer",
+    claim: "approximate",
+    meaning: "The last layer’s features, weighted by their positive gradients at each place.",
+  },
+  {
+    name: "gradcam_plus_plus",
+    title: "Grad-CAM++",
+    group: "layer",
+    claim: "approximate",
+    meaning: "The last layer’s features, weighted by their positive gradients overall.",
+  },
+  {
+    name: "smoothgrad",
+    title: "SmoothGrad",
+    group: "pixels",
+    claim: "sampled",
+    meaning: "The mean gradient of noisy copies of the tile.",
+  },
+  {
+    name: "saliency",
+    title: "Saliency",
+    group: "pixels",
+    claim: "local",
+    meaning: "How much a small change of each pixel changes the score.",
+  },
+  {
+    name: "input_x_gradient",
+    title: "Input × gradient",
+    group: "pixels",
+    claim: "local",
+    meaning: "The gradient times the pixel.",
+  },
+  {
+    name: "guided_backprop",
+    title: "Guided backpropagation",
+    group: "none",
+    claim: "visual only",
+    meaning: "Shows edges, whatever the class; for comparison only.",
+  },
+];
+
+const BY_NAME = new Map(METHODS.map((method) => [method.name, method]));
+
+/** @param {string} name @returns {Method} */
+export function methodOf(name) {
+  return BY_NAME.get(name) ?? METHODS[0];
+}
+
+/** @param {string} name */
+export function isMethod(name) {
+  return BY_NAME.has(name);
+}

@@ -1,0 +1,122 @@
+/** Analyse: the first screen, then the result in its place. */
+
+import { h, skeleton } from "/dom.js";
+import { exactPercent } from "/format.js";
+import { historyStrip } from "/history.js";
+import { chooseFile, paste } from "/intake.js";
+import { examples, evaluation, mistakes } from "/reports.js";
+import { showResult } from "/screens/result.js";
+import { session } from "/session.js";
+import { nameOf } from "/tissues.js";
+
+/** @param {HTMLElement} main @returns {() => void} */
+export function analyse(main) {
+  let leave = () => {};
+  const show = () => {
+    leave();
+    leave = () => {};
+    if (session.tile) leave = showResult(main);
+    else showFirst(main);
+  };
+  session.addEventListener("tile", show);
+  show();
+  return () => {
+    session.removeEventListener("tile", show);
+    leave();
+  };
+}
+
+/** @param {HTMLElement} main */
+function showFirst(main) {
+  const figures = h("section", { class: "card figures", "aria-labelledby": "figures" }, skeleton(6));
+  const tries = h("ul", { class: "examples" });
+  main.replaceChildren(
+    h(
+      "div",
+      { class: "columns first" },
+      h(
+        "div",
+        {},
+        h("h1", {}, "What tissue is this, and what did the model look at?"),
+        h(
+          "p",
+          { class: "lead" },
+          "Give it one tile of H&E-stained colorectal tissue. You get one of nine tissue types, how sure the model is, and a map of the evidence.",
+        ),
+        h(
+          "section",
+          { class: "drop", "aria-label": "Choose a tile" },
+          h("p", { class: "strong" }, "Drop a tile anywhere on this page"),
+          h("p", { class: "hint" }, "PNG, JPEG, TIFF, BMP or WebP, up to 16 MB. Best: 224 × 224 pixels at 20× (0.5 µm per pixel)."),
+          h(
+            "p",
+            { class: "actions" },
+            h("button", { type: "button", class: "primary", click: chooseFile }, "Choose a file"),
+            h("button", { type: "button", click: paste }, "Paste"),
+          ),
+        ),
+        h("h2", {}, "Or try an example"),
+        tries,
+        historyStrip(),
+      ),
+      figures,
+    ),
+  );
+  fillFigures(figures);
+  fillExamples(tries);
+}
+
+/** How good the model is, worst class included. @param {HTMLElement} section */
+async function fillFigures(section) {
+  const report = await evaluation();
+  if (!report) {
+    section.remove();
+    return;
+  }
+  const tumour = report.classes.find(({ code }) => code === "TUM");
+  const worst = [...report.classes].sort((a, b) => a.recall.value - b.recall.value)[0];
+  const [pair] = mistakes(report);
+  const { accuracy, images, model } = report;
+  section.replaceChildren(
+    h("h2", { id: "figures" }, "How good is it?"),
+    h(
+      "dl",
+      {},
+      figure(exactPercent(accuracy.value), `of ${images} test tiles right`, accuracy.interval),
+      tumour && figure(exactPercent(tumour.recall.value), `of ${tumour.images} tumour tiles found`, tumour.recall.interval),
+      worst &&
+        figure(
+          exactPercent(worst.recall.value),
+          `of ${worst.images} ${nameOf(worst.code).toLowerCase()} tiles found, the worst class`,
+          worst.recall.interval,
+        ),
+    ),
+    pair &&
+      h("p", {}, `Its most frequent mix-up: it takes ${nameOf(pair.truth).toLowerCase()} for ${nameOf(pair.predicted).toLowerCase()}.`),
+    h("p", { class: "hint" }, `Trained on ${model.training_data}. `, h("a", { href: "/model" }, "All figures")),
+  );
+}
+
+/** @param {string} value @param {string} text @param {[number, number]} interval */
+function figure(value, text, [low, high]) {
+  return h("div", {}, h("dt", {}, value), h("dd", {}, `${text} (95 % interval ${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)})`));
+}
+
+/** @param {HTMLElement} tries */
+async function fillExamples(tries) {
+  const found = await examples();
+  const drawn = found.some(({ origin }) => origin === "drawing");
+  tries.replaceChildren(
+    ...found.map((example) => {
+      const picture = h("img", { src: `/examples/${example.file}`, alt: "", width: 72, height: 72 });
+      return h("li", {}, h("button", { type: "button", click: () => openExample(example.file) }, picture, h("span", {}, example.title)));
+    }),
+  );
+  if (drawn) tries.after(h("p", { class: "hint" }, "Drawings, not tissue. They test the page, not the model."));
+}
+
+/** @param {string} file */
+export async function openExample(file) {
+  const response = await fetch(`/examples/${file}`);
+  if (response.ok) await session.open({ name: file, blob: await response.blob(), headline: "" });
+}

@@ -1,0 +1,82 @@
+/** Server: what the running server does, for the person who runs it. */
+
+import { ApiError, metrics } from "/api.js";
+import { pairedBars, table } from "/charts.js";
+import { h, skeleton } from "/dom.js";
+import { exactPercent } from "/format.js";
+import { showMessage } from "/messages.js";
+import { parse, snapshot } from "/metrics.js";
+import { evaluation } from "/reports.js";
+import { nameOf, TISSUES } from "/tissues.js";
+
+/** @typedef {import("/metrics.js").Snapshot} Snapshot */
+
+const SECONDS = 3;
+
+/** @param {HTMLElement} main @returns {() => void} */
+export function server(main) {
+  const body = h("div", {}, skeleton(8));
+  main.replaceChildren(h("h1", {}, "Server"), body);
+  /** @type {Snapshot | null} */
+  let before = null;
+  let isHere = true;
+  const look = async () => {
+    if (!document.hidden) {
+      try {
+        const now = snapshot(parse(await metrics()), performance.now() / 1000);
+        if (isHere) body.replaceChildren(...(await figures(now, before)));
+        before = now;
+      } catch (error) {
+        if (!(error instanceof ApiError)) throw error;
+        if (isHere) showMessage("Server figures are not available. The page tries again by itself.");
+      }
+    }
+    if (isHere) setTimeout(look, 1000 * SECONDS);
+  };
+  look();
+  return () => {
+    isHere = false;
+  };
+}
+
+/** @param {Snapshot} now @param {Snapshot | null} before @returns {Promise<Node[]>} */
+async function figures(now, before) {
+  const total = now.verbs.predictions.requests + now.verbs.explanations.requests;
+  if (!total) return [h("p", { class: "lead" }, "Nobody has asked the model since the server started.")];
+  const rows = Object.entries(now.verbs).map(([verb, load]) => {
+    const earlier = before?.verbs[/** @type {"predictions"} */ (verb)].requests ?? load.requests;
+    const rate = before ? Math.max(0, load.requests - earlier) / (now.time - before.time) : 0;
+    return [verb === "predictions" ? "Predictions" : "Explanations", String(load.requests), rate.toFixed(1), time(load.p50), time(load.p95), String(load.errors)];
+  });
+  const maps = now.hits + now.misses;
+  return [
+    h(
+      "section",
+      { class: "card" },
+      table("Since the server started", ["Questions", "Answered", "Per second", "Half within", "95 % within", "Errors"], rows),
+      h("p", { class: "hint" }, maps ? `Cache hits: ${now.hits} of ${maps} maps that cost more than a prediction.` : "No map was asked for that costs more than a prediction."),
+    ),
+    await mix(now),
+  ];
+}
+
+/** @param {number | null} seconds */
+function time(seconds) {
+  if (seconds === null) return "–";
+  return seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`;
+}
+
+/** The classes of the answers beside those of the training tiles. @param {Snapshot} now */
+async function mix(now) {
+  const training = (await evaluation())?.trainingMix ?? {};
+  const total = Object.values(now.classes).reduce((sum, count) => sum + count, 0) || 1;
+  const rows = TISSUES.map(({ code }) => ({ label: nameOf(code), one: (now.classes[code] ?? 0) / total, other: training[code] ?? 0 }))
+    .map((row) => ({ ...row, note: `${exactPercent(row.one)} / ${exactPercent(row.other)}` }));
+  return h(
+    "section",
+    { class: "card" },
+    h("h2", {}, "Classes of the answers"),
+    h("p", { class: "hint" }, h("span", { class: "key one" }), "answers / ", h("span", { class: "key other" }), "training tiles. A mix that drifts away from the training tiles may mean other tissue, stain or scanner."),
+    pairedBars("Classes of the answers and of the training tiles", rows),
+  );
+}

@@ -1,0 +1,73 @@
+/**
+ * The shapes of the server's JSON, as far as the page reads it, and of the page's own values.
+ *
+ * @typedef {object} TestTiles Tiles of the test split with a confidence from `low` to `high`.
+ * @property {number} low
+ * @property {number} high
+ * @property {number} tiles
+ * @property {number} right
+ *
+ * @typedef {object} Verdict
+ * @property {"unreliable" | "uncertain" | "confident"} state
+ * @property {string[]} classes codes, most probable first
+ * @property {number} tumour_share
+ * @property {boolean | null} tumour_related
+ * @property {number | null} tumour_threshold
+ * @property {number | null} share_right
+ * @property {TestTiles | null} test_tiles
+ *
+ * @typedef {object} Answer
+ * @property {{name: string, version: string, digest: string, training_data: string, engine?: string}} model
+ * @property {{code: string, probability: number, calibrated: boolean}} prediction
+ * @property {Record<string, number>} probabilities
+ * @property {Verdict} verdict
+ * @property {{coverage: number, codes: string[]} | null} prediction_set
+ * @property {number | null} ood_score
+ * @property {boolean | null} in_distribution
+ * @property {{level: string, disclaimer: string} | null} risk
+ * @property {{size: number, image: string}} canonical
+ * @property {ExplanationJson[]} explanations
+ * @property {string[]} [notes]
+ * @property {number} seconds the time from question to answer, measured by the page
+ *
+ * @typedef {object} ExplanationJson
+ * @property {string} method
+ * @property {{code: string}} target
+ * @property {{code: string}} [contrast]
+ * @property {{message: string}} [skipped]
+ * @property {{shows: string, range: [number, number], percentile: number, sigma: number}} rendering
+ * @property {string} unit
+ * @property {string} heatmap base64 PNG with alpha
+ * @property {string} overlay base64 JPEG, of the tile alone
+ *
+ * @typedef {object} Question What a map explains; `contrast` is "" for none.
+ * @property {string} method
+ * @property {string} target
+ * @property {string} contrast
+ *
+ * @typedef {object} EvidenceMap
+ * @property {Question} question
+ * @property {ImageBitmap} picture
+ * @property {Float32Array} values one for each pixel of the picture, in `unit`
+ * @property {number} width
+ * @property {number} height
+ * @property {number} high the value with the full colour
+ * @property {boolean} signed
+ * @property {string} unit
+ * @property {number} percentile
+ * @property {number} sigma
+ * @property {Record<string, unknown>} details
+ *
+ * @typedef {object} Tile
+ * @property {string} name
+ * @property {Blob} blob
+ * @property {string} headline the verdict in words; "" before the first answer
+ *
+ * @typedef {object} Example
+ * @property {string} file
+ * @property {string} title
+ * @property {string} tissue
+ * @property {"right" | "wrong" | "unlike"} answer
+ * @property {string} origin
+ */
+export {};
