@@ -47,7 +47,7 @@ ARRIVALS = np.random.default_rng(0)
 
 
 def fresh_tile() -> bytes:
-    """The example tile with one pixel drawn anew, as PNG."""
+    """The example tile with one random pixel, as PNG."""
     pixels = np.asarray(Image.open(TILE).convert("RGB")).copy()
     row, column = ARRIVALS.integers(0, pixels.shape[0], 2)
     pixels[row, column] = ARRIVALS.integers(0, 256, 3)
@@ -57,7 +57,7 @@ def fresh_tile() -> bytes:
 
 
 def post(session: requests.Session, url: str, image: bytes, options: dict[str, str]) -> requests.Response:
-    """Post one image; raises where the answer is not 200."""
+    """Post one image; raises if the answer is not 200."""
     response = session.post(url, data=image, params=options, timeout=300)
     response.raise_for_status()
     return response
@@ -68,7 +68,7 @@ def server_seconds(metrics_url: str) -> float:
     families = list(text_string_to_metric_families(requests.get(f"{metrics_url}/metrics", timeout=30).text))
 
     def total(name: str) -> float:
-        samples = [sample for family in families for sample in family.samples if sample.name == name]
+        samples = (sample for family in families if family.name == name for sample in family.samples)
         return sum(sample.value for sample in samples if sample.labels["model_name"] == "pathmnist")
 
     return (total("ts_inference_latency_microseconds") - total("ts_queue_latency_microseconds")) / 1e6

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from evaluation.classification import (
     class_distribution,
@@ -33,9 +34,12 @@ def test_scores_of_a_case_done_by_hand() -> None:
     assert found["confusion_matrix"][7][5] == 1
 
 
-def test_larger_tiles_of_the_same_content_score_the_same(model: Model) -> None:
-    small = generate(9, seed=5)
-    large = Split(small.images.repeat(4, axis=1).repeat(4, axis=2), small.labels)
+def test_a_large_tile_and_its_reduction_by_pillow_score_the_same(model: Model) -> None:
+    tiles = generate(9, seed=5)
+    pictures = [Image.fromarray(tile).resize((224, 224), Image.Resampling.BICUBIC) for tile in tiles.images]
+    large = Split(np.stack([np.asarray(picture) for picture in pictures]), tiles.labels)
+    reduced = [np.asarray(picture.resize((28, 28), Image.Resampling.BILINEAR)) for picture in pictures]
+    small = Split(np.stack(reduced), tiles.labels)
     found, expected = (predict_probabilities(model.network, split, model.preprocessing) for split in (large, small))
     assert np.allclose(found, expected, atol=1e-4)
 
