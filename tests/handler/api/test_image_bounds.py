@@ -19,7 +19,7 @@ from tests.support.tiff_files import Layout, page_tags, write_pages, write_tiff
 
 LIMITS = ImageLimits()
 SCAN = b"\xff\xda"
-# Seconds of processor time. A refusal takes milliseconds on a slow machine; each attack takes more than this if it runs.
+# Seconds of processor time: a refusal takes milliseconds, and each attack takes more than this if it runs.
 QUICKLY = 0.5
 MEGABYTES_16 = 16 << 20
 SMALL = np.zeros((20, 20, 3), np.uint8)
