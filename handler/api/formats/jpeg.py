@@ -67,6 +67,9 @@ def _read_markers(data: bytes) -> _File:
         marker = MARKER.search(data, position)
         if marker is None:
             break
+        # Bytes between an application's segment and the next marker belong to nothing; Pillow would not take them.
+        if begin == position:
+            begin = marker.start()
         code = marker[1][0]
         if code == EOI:
             file.ended = True

@@ -95,6 +95,13 @@ def test_what_follows_the_end_and_what_applications_wrote_changes_nothing(tiles:
     assert np.array_equal(decode(after_start(data, *notes) + b"anything" * 100), decode(data))
 
 
+@pytest.mark.parametrize("first", [segment(0xED, b"Photoshop 3.0\0"), segment(0xE0, b"JFIF\0" + bytes(9))])
+def test_bytes_between_segments_change_nothing(first: bytes, tiles: Pixels, encode: Encode) -> None:
+    """Photoshop has written segments whose stated length is too short."""
+    data = encode(tiles[0], "JPEG")
+    assert np.array_equal(decode(after_start(data, first, b"\4\6\0\7")), decode(data))
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"progressive": True}, {"quality": 100, "subsampling": 0}, {"restart_marker_blocks": 1}]
 )
