@@ -42,9 +42,10 @@ check: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-## train: a teacher if there is none, then the recipe of the shipped weights (DATA=FILE.npz, TEACHER=FILE, ARGS)
+## train: a teacher if there is none, then the two recipes of the shipped weights (DATA=FILE.npz, TEACHER=FILE, ARGS)
 train: .venv/test.stamp $(TEACHER)
-	$(BIN)/python -m training.train --data $(DATA) --recipe scratch --teacher $(TEACHER) $(ARGS)
+	$(BIN)/python -m training.train --data $(DATA) --recipe scratch --teacher $(TEACHER) --output runs/scratch $(ARGS)
+	$(BIN)/python -m training.train --data $(DATA) --recipe finish --teacher $(TEACHER) $(ARGS)
 
 runs/teacher/teacher.safetensors: | .venv/test.stamp
 	$(BIN)/python -m training.train --data $(DATA) --recipe teacher --output $(@D)

@@ -1,14 +1,14 @@
 """Augmentation as batched tensor operations on canonical tiles, on whatever device they are.
 
 Everything acts on float `[N, 3, S, S]` in [0, 1] before the one enlargement to the input size, so its cost does not
-grow with the input. Geometry and colour are kept apart: a teacher that has never seen shifted colours gets the tile
-between the two, a student after both.
+grow with the input. Geometry and colour are kept apart: a teacher gets the tile between the two, a student after both.
 """
 
 import kornia.augmentation as K
 import torch
 from torch import Tensor, nn
 
+from training.recipe import Recipe
 from training.resample import RandomRoundTrip
 
 # Ruifrok and Johnston's stain vectors (haematoxylin, eosin, DAB) in optical density, PMID 11531144.
@@ -52,13 +52,13 @@ class ChannelJitter(nn.Module):
         return (tiles * (1 + noise[0]) + noise[1]).clamp(0, 1)
 
 
-def named(name: str, tile_size: int) -> tuple[nn.Module, nn.Module]:
-    """Geometry and colour of a recipe's `augmentation`: `none`, `classic` or `strong`."""
-    if name == "none":
+def of_recipe(recipe: Recipe, tile_size: int) -> tuple[nn.Module, nn.Module]:
+    """Geometry and colour of a recipe's `augmentation`."""
+    if recipe.augmentation == "none":
         return nn.Identity(), nn.Identity()
-    if name == "classic":
+    if recipe.augmentation == "classic":
         return classic_geometry(), classic_colour()
-    return strong_geometry(), strong_colour(tile_size)
+    return strong_geometry(), strong_colour(tile_size, recipe.blurred, recipe.compressed)
 
 
 def classic_geometry() -> nn.Module:
@@ -85,16 +85,19 @@ def strong_geometry() -> nn.Module:
     )
 
 
-def strong_colour(tile_size: int) -> nn.Module:
-    """Resizing, stain, colour, blur, noise and JPEG: what differs between scanners, sites and files."""
+def strong_colour(tile_size: int, blurred: float, compressed: float) -> nn.Module:
+    """Resizing, stain, colour, blur, noise and JPEG: what differs between scanners, sites and files.
+
+    `blurred` and `compressed` are the shares of tiles that get blur and JPEG.
+    """
     return nn.Sequential(
         RandomRoundTrip(tile_size, probability=0.3),
         StainJitter(0.25),
         ChannelJitter(0.06),
         K.ColorJitter(brightness=0.2, contrast=0.25, saturation=0.3, hue=0.04, p=0.6),
-        K.RandomGaussianBlur((7, 7), (0.2, 1.6), p=0.3),
+        K.RandomGaussianBlur((7, 7), (0.2, 1.6), p=blurred),
         K.RandomGaussianNoise(std=0.025, p=0.2),
-        K.RandomJPEG((25.0, 95.0), p=0.35),
+        K.RandomJPEG((25.0, 95.0), p=compressed),
     )
 
 

@@ -71,7 +71,7 @@ class Training:
         if recipe.schedule == "plateau":
             self.plateau = ReduceLROnPlateau(self.optimizer, factor=0.1, patience=2)
         self.teacher = fabric.to_device(teacher) if teacher else None
-        geometry, colour = augment.named(recipe.augmentation, preprocessing.canonical_size)
+        geometry, colour = augment.of_recipe(recipe, preprocessing.canonical_size)
         self.geometry, self.colour = fabric.to_device(geometry), fabric.to_device(colour)
         self.stream = TileStream(data.train, seed)
         self.validation = data.val.sample(recipe.validation_tiles or len(data.val))
@@ -145,7 +145,10 @@ class Training:
         return loss.detach()
 
     def _loss(self, tiles: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy with the labels, and in part the divergence from the teacher's softened probabilities."""
+        """Cross-entropy with the labels, and in part the divergence from the teacher's softened probabilities.
+
+        The teacher sees each tile before its colours change, so the student learns to give the same answer after it.
+        """
         recipe, stage = self.recipe, self.recipe.stage_at(self.progress.step)[0]
         smoothing = recipe.label_smoothing
         targets = one_hot(labels, NUM_CLASSES).float() * (1 - smoothing) + smoothing / NUM_CLASSES
@@ -158,7 +161,7 @@ class Training:
             return loss
         temperature = recipe.temperature
         with torch.no_grad(), self.fabric.autocast():
-            answers = self.teacher(coloured if self.teacher.robust else plain).float()
+            answers = self.teacher(plain).float()
         divergence = kl_div(
             log_softmax(logits / temperature, dim=1), softmax(answers / temperature, dim=1), reduction="batchmean"
         )

