@@ -85,15 +85,15 @@ def summary(report: Report, split: str) -> str:
 
 def trust(report: Report) -> str:
     """What the calibration promises and what was found, as HTML."""
-    kept = report.confidence["sources"][report.confidence["kept"]]
+    found = report.confidence
     rows = [
-        (promise, f"{sets['LAC']['coverage']:.3f}", f"{sets['LAC']['size']:.2f}")
-        for promise, sets in kept["sets"].items()
+        (promise, f"{sets['LAC']['share']:.3f}", f"{sets['LAC']['size']:.2f}")
+        for promise, sets in found["sets"].items()
     ]
     head = ("promised", "sets that hold the true class", "classes in a set, mean")
     note = (
-        f"Calibrated on {report.confidence['kept']}, judged on {report.confidence['judged_on']}. Expected calibration "
-        f"error {kept['calibration_error']['after']:.3f}."
+        f"Calibrated on {found['calibrated_on']}, judged on {found['test_tiles']} test tiles. Expected calibration "
+        f"error {found['calibration_error']['after']:.3f}."
     )
     return f'<p class="hint">{escape(note)}</p>{table("Prediction sets", head, rows)}'
 

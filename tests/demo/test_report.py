@@ -40,7 +40,7 @@ def test_every_split_of_the_report_can_be_shown() -> None:
         images = report.evaluation["splits"][split]["images"]
         assert f"Measured on {images} " in summary(report, split)
         assert sum(map(sum, report.confusion(split))) == images
-    assert report.confidence["kept"] in trust(report)
+    assert report.confidence["calibrated_on"] in trust(report)
 
 
 def test_shares_of_a_confusion_matrix_add_up_by_row() -> None:
