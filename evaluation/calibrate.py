@@ -1,31 +1,22 @@
 """Calibrate a checkpoint: `python -m evaluation.calibrate --data FILE.npz --output FOLDER`.
 
-Fits temperature, prediction sets and the out-of-distribution score, writes them beside the weights as
-pathmnist_confidence.safetensors, and a report (confidence.json, confidence.md, confidence.svg) to the output folder.
-Two choices of calibration tiles are measured: the validation split, and a random half of the test split; both are
-judged on the other half. Kept is the one whose sets fall short of their promises least, a promise being a lower bound.
+Fits temperature, prediction sets and the out-of-distribution score on validation tiles, plain and shifted as another
+site or file may shift them, and writes them beside the weights as pathmnist_confidence.safetensors. Every test tile
+judges the result: confidence.json, confidence.md and confidence.svg in the output folder.
 """
 
 import argparse
-import json
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from tqdm import tqdm
 
-from evaluation.conformal import (
-    aps_scores,
-    coverage_of,
-    describe_halves,
-    lac_scores,
-    mean_size,
-    prediction_sets,
-    threshold,
-)
+from evaluation.changes import SHIFTS, Changes, change_all
+from evaluation.conformal import aps_scores, holds_truth, lac_scores, mean_size, prediction_sets, threshold
 from evaluation.out_of_distribution import (
     Score,
     foreign_images,
@@ -35,126 +26,98 @@ from evaluation.out_of_distribution import (
     separation,
     vim,
 )
+from evaluation.outputs import Outputs, join, run_foreign, run_network, spread
 from evaluation.plots import save_figure
 from evaluation.reliability import (
+    Probabilities,
     apply_temperature,
     expected_calibration_error,
     fit_temperature,
     reliability,
     risk_coverage,
 )
+from evaluation.scores import share_with_interval
 from handler.model.calibration import CONFIDENCE, Confidence, save_confidence
 from handler.model.checkpoint import Model, load_model
-from handler.model.engine import Engine
-from handler.model.network import embedding
 from training.checkpoint import SHIPPED, write_json
-from training.data import PathMNIST, add_data_argument, load_or_exit
+from training.data import PathMNIST, Split, add_data_argument, load_or_exit
 
 COVERAGES = ("0.9", "0.95")
-BATCH = 64
-# Beyond this distance lie one in twenty real tiles.
-INSIDE = 0.95
-# Random halves over which coverage is averaged.
-HALVES = 200
+SCORES = {"LAC": lac_scores, "APS": aps_scores}
 ABSTENTION = (1.0, 0.9, 0.8, 0.7, 0.5)
+# How many tiles of a split are used, evenly spaced over it.
+TRAIN_TILES = 6000
+VALIDATION_TILES = 5000
+SHIFTED_TILES = 1000
+FOREIGN_TILES = 100
+# Beyond this distance lies one in twenty validation tiles.
+INSIDE = 0.95
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """What the network gives for a split: embeddings `[N, 512]`, logits `[N, 9]`; and the labels `[N]`."""
-
-    embeddings: NDArray[np.float64]
-    logits: NDArray[np.float64]
-    labels: NDArray[np.int64]
-
-    def at(self, rows: NDArray[np.int64]) -> "Outputs":
-        return Outputs(self.embeddings[rows], self.logits[rows], self.labels[rows])
-
-
-def run_network(model: Model, images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None) -> Outputs:
-    """Embeddings and logits, in batches."""
-    engine = Engine(model, torch.device("cpu"))
-    embeddings, logits = [], []
-    for start in range(0, len(images), BATCH):
-        forward = engine.forward(list(images[start : start + BATCH]))
-        embeddings.append(embedding(forward.features))
-        logits.append(forward.logits)
-    known = np.full(len(images), -1) if labels is None else labels
-    return Outputs(torch.cat(embeddings).double().numpy(), torch.cat(logits).double().numpy(), known)
-
-
-def halves(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """A fixed random half of a split's rows, and the other."""
-    order = np.random.default_rng(0).permutation(count)
-    return order[: count // 2], order[count // 2 :]
-
-
-def judge(calibration: Outputs, judged: Outputs) -> dict[str, Any]:
-    """Temperature and set thresholds from one part, what they do on the other."""
-    temperature = fit_temperature(calibration.logits, calibration.labels)
-    fitted = apply_temperature(calibration.logits, temperature)
-    found = apply_temperature(judged.logits, temperature)
-    sets: dict[str, Any] = {}
-    thresholds: dict[str, float] = {}
-    for coverage in COVERAGES:
-        sets[coverage] = {}
-        for name, scores in (("LAC", lac_scores), ("APS", aps_scores)):
-            limit = threshold(scores(fitted), calibration.labels, float(coverage))
-            if name == "LAC":
-                thresholds[coverage] = max(0.0, 1 - limit)
-            chosen = prediction_sets(scores(found), limit)
-            sets[coverage][name] = {"coverage": coverage_of(chosen, judged.labels), "size": mean_size(chosen)}
-    plain = apply_temperature(judged.logits, 1.0)
+def run_shifted(model: Model, tiles: Split, changes: Changes) -> dict[str, Outputs]:
+    """The outputs for tiles under each change, by its kind and strength."""
+    named = {f"{kind} {strength}": change for kind, steps in changes.items() for strength, change in steps.items()}
     return {
-        "tiles": len(calibration.labels),
-        "temperature": temperature,
-        "thresholds": thresholds,
-        "calibration_error": {
-            "before": expected_calibration_error(plain, judged.labels),
-            "after": expected_calibration_error(found, judged.labels),
-        },
-        "sets": sets,
+        name: run_network(model, Split(change_all(tiles.images, change), tiles.labels))
+        for name, change in tqdm(named.items(), desc="shifted tiles")
     }
 
 
-def shortfall(sets: dict[str, Any]) -> float:
-    """By how much the LAC sets cover less than promised, summed over the promises."""
-    return sum(max(0.0, float(promise) - found["LAC"]["coverage"]) for promise, found in sets.items())
+def set_limits(probabilities: Probabilities, outputs: Outputs) -> dict[str, dict[str, float]]:
+    """The largest nonconformity score in a set, by coverage and kind of score."""
+    return {
+        coverage: {
+            name: threshold(scores(probabilities), outputs.labels, float(coverage)) for name, scores in SCORES.items()
+        }
+        for coverage in COVERAGES
+    }
 
 
-def over_halves(outputs: Outputs) -> dict[str, Any]:
-    """Coverage of LAC sets calibrated on a random half and judged on the other: what one choice of half leaves open."""
-    rng = np.random.default_rng(2)
-    orders = [rng.permutation(len(outputs.labels)) for _ in range(HALVES)]
-    middle = len(outputs.labels) // 2
-    judged = [judge(outputs.at(order[:middle]), outputs.at(order[middle:]))["sets"] for order in orders]
-    coverages = {}
-    for coverage in COVERAGES:
-        values = [sets[coverage]["LAC"]["coverage"] for sets in judged]
-        low, high = np.percentile(values, (5, 95))
-        coverages[coverage] = {"mean": float(np.mean(values)), "low": float(low), "high": float(high)}
-    return {"count": HALVES, "coverage": coverages}
+def judge_sets(
+    limits: Mapping[str, Mapping[str, float]], probabilities: Probabilities, outputs: Outputs
+) -> dict[str, Any]:
+    """Coverage of the true class, with its interval, and mean size of the sets, by promise and kind of score."""
+
+    def judge(name: str, limit: float) -> dict[str, Any]:
+        sets = prediction_sets(SCORES[name](probabilities), limit)
+        return {**share_with_interval(holds_truth(sets, outputs.labels)), "size": mean_size(sets)}
+
+    return {
+        coverage: {name: judge(name, limit) for name, limit in by_name.items()} for coverage, by_name in limits.items()
+    }
 
 
-def abstention(outputs: Outputs) -> dict[str, float]:
-    """Accuracy on the surest share of tiles; temperature changes no order of these logits' largest by much."""
-    coverage, risk = risk_coverage(apply_temperature(outputs.logits, 1.0), outputs.labels)
-    return {f"{share:g}": float(1 - risk[np.searchsorted(coverage, share)]) for share in ABSTENTION}
+def judge_probabilities(temperature: float, outputs: Outputs) -> dict[str, Any]:
+    """Calibration error before and after the temperature, the reliability table, and accuracy by share answered."""
+    plain, calibrated = (apply_temperature(outputs.logits, value) for value in (1.0, temperature))
+    coverage, risk = risk_coverage(calibrated, outputs.labels)
+    return {
+        "calibration_error": {
+            "before": expected_calibration_error(plain, outputs.labels),
+            "after": expected_calibration_error(calibrated, outputs.labels),
+        },
+        "reliability": reliability(calibrated, outputs.labels),
+        "accuracy_by_share_answered": {
+            f"{share:g}": float(1 - risk[np.searchsorted(coverage, share)]) for share in ABSTENTION
+        },
+    }
 
 
-def distances(model: Model, gaussian: Score, train: Outputs, test: Outputs, tiles: NDArray[np.uint8]) -> dict[str, Any]:
-    """How well each score tells foreign images from test tiles."""
+def judge_distances(gaussian: Score, train: Outputs, test: Outputs, foreign: Mapping[str, Outputs]) -> dict[str, Any]:
+    """How well each distance tells images that are no tiles from test tiles."""
     scores = {
         "mahalanobis": gaussian,
         "nearest neighbours": nearest_neighbours(train.embeddings),
         "vim": vim(train.embeddings, train.logits),
     }
     inside = {name: score(test.embeddings, test.logits) for name, score in scores.items()}
-    found: dict[str, Any] = {name: {} for name in scores}
-    for kind, images in foreign_images(tiles).items():
-        foreign = run_network(model, images)
-        for name, score in scores.items():
-            found[name][kind] = separation(inside[name], score(foreign.embeddings, foreign.logits))
+    found: dict[str, Any] = {
+        name: {
+            kind: separation(inside[name], score(outputs.embeddings, outputs.logits))
+            for kind, outputs in foreign.items()
+        }
+        for name, score in scores.items()
+    }
     for by_kind in found.values():
         by_kind["mean"] = {
             measure: float(np.mean([entry[measure] for entry in by_kind.values()])) for measure in ("auroc", "fpr95")
@@ -163,83 +126,118 @@ def distances(model: Model, gaussian: Score, train: Outputs, test: Outputs, tile
 
 
 def calibrate(model: Model, data: PathMNIST) -> tuple[Confidence, dict[str, Any]]:
-    """The calibration to ship, and the report on how it was chosen."""
-    train, val, test = (run_network(model, split.images, split.labels) for split in (data.train, data.val, data.test))
-    first, second = halves(len(data.test))
-    sources = {
-        "the validation split": judge(val, test.at(second)),
-        "half of the test split": judge(test.at(first), test.at(second)),
-    }
-    kept = min(sources, key=lambda name: shortfall(sources[name]["sets"]))
+    """The calibration to ship, fitted on validation tiles, and the report of what it does on test tiles."""
+    train = run_network(model, spread(data.train, TRAIN_TILES))
+    plain = run_network(model, spread(data.val, VALIDATION_TILES))
+    shifted = run_shifted(model, spread(data.val, SHIFTED_TILES), SHIFTS)
+    fitted = join([plain, *shifted.values()])
+    temperature = fit_temperature(fitted.logits, fitted.labels)
+    limits = set_limits(apply_temperature(fitted.logits, temperature), fitted)
     means, whitening = gaussian_classes(train.embeddings, train.labels)
-    source = val if kept == "the validation split" else test.at(first)
-    inside = mahalanobis(means, whitening)
-    limit = float(np.quantile(inside(source.embeddings, source.logits), INSIDE))
+    distance = mahalanobis(means, whitening)
     confidence = Confidence(
-        temperature=sources[kept]["temperature"],
-        thresholds=sources[kept]["thresholds"],
-        ood_threshold=limit,
-        calibrated_on=f"{len(source.labels)} tiles: {kept}",
+        temperature=temperature,
+        thresholds={coverage: max(0.0, 1 - by_name["LAC"]) for coverage, by_name in limits.items()},
+        ood_threshold=float(np.quantile(distance(plain.embeddings, plain.logits), INSIDE)),
+        calibrated_on=describe_fit(len(plain.labels), shifted),
         class_means=torch.from_numpy(means).float(),
         whitening=torch.from_numpy(whitening).float(),
     )
-    judged = test.at(second)
-    rng = np.random.default_rng(1)
-    strange = data.test.images[rng.permutation(len(data.test))[:150]]
-    probabilities = apply_temperature(judged.logits, confidence.temperature)
+    test = run_network(model, data.test)
+    foreign = {
+        kind: run_foreign(model, images)
+        for kind, images in foreign_images(spread(data.test, FOREIGN_TILES).images).items()
+    }
     report = {
         "model": model.digest,
-        "judged_on": f"{len(second)} test tiles that calibrated nothing",
-        "kept": kept,
-        "sources": sources,
-        "random_halves": over_halves(test),
-        "reliability": reliability(probabilities, judged.labels),
-        "accuracy_by_share_answered": abstention(judged),
+        "calibrated_on": confidence.calibrated_on,
+        "test_tiles": len(data.test),
+        "temperature": temperature,
+        "validation": {name: round(outputs.accuracy, 4) for name, outputs in {"plain": plain, **shifted}.items()},
+        "sets": judge_sets(limits, apply_temperature(test.logits, temperature), test),
+        **judge_probabilities(temperature, test),
         "out_of_distribution": {
-            "threshold": limit,
-            "test_tiles_inside": float((inside(judged.embeddings, judged.logits) <= limit).mean()),
-            "scores": distances(model, inside, train, judged, strange),
+            "threshold": confidence.ood_threshold,
+            "test_tiles_inside": float((distance(test.embeddings, test.logits) <= confidence.ood_threshold).mean()),
+            "scores": judge_distances(distance, train, test, foreign),
         },
     }
-    return confidence, _rounded(report)
+    return confidence, rounded(report)
 
 
-def _rounded(values: Any) -> Any:
+def describe_fit(plain: int, shifted: Mapping[str, Outputs]) -> str:
+    """Which tiles calibrated, in words."""
+    count = sum(len(outputs.labels) for outputs in shifted.values())
+    return f"{plain} validation tiles as they are and {count} shifted ones ({', '.join(SHIFTS)})"
+
+
+def rounded(values: Any) -> Any:
+    """A report with every float rounded to four decimals."""
     if isinstance(values, dict):
-        return {name: _rounded(value) for name, value in values.items()}
+        return {name: rounded(value) for name, value in values.items()}
     if isinstance(values, list):
-        return [_rounded(value) for value in values]
+        return [rounded(value) for value in values]
     return round(values, 4) if isinstance(values, float) else values
 
 
 def markdown(report: dict[str, Any]) -> str:
     """The report's tables."""
-    lines = [
-        f"Judged on {report['judged_on']}. Kept: calibration on {report['kept']}.",
-        "",
-        "| calibrated on | temperature | calibration error | promised | LAC: coverage, size | APS: coverage, size |",
-        "|---|---|---|---|---|---|",
+    parts = (
+        f"Calibrated on {report['calibrated_on']}. Judged on {report['test_tiles']} tiles of the official test split.",
+        _sets_table(report),
+        _reliability_table(report),
+        _abstention_table(report),
+        _validation_table(report),
+        _distances_table(report["out_of_distribution"]),
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _sets_table(report: dict[str, Any]) -> str:
+    rows = [
+        [promise, name, f"{found['share']:.4f} ({found['low']:.4f} to {found['high']:.4f})", f"{found['size']:.2f}"]
+        for promise, sets in report["sets"].items()
+        for name, found in sets.items()
     ]
-    for name, found in report["sources"].items():
-        error = found["calibration_error"]
-        for coverage, sets in found["sets"].items():
-            cells = " | ".join(f"{sets[kind]['coverage']:.3f}, {sets[kind]['size']:.2f}" for kind in ("LAC", "APS"))
-            lines.append(
-                f"| {name} ({found['tiles']}) | {found['temperature']:.3f} "
-                f"| {error['before']:.3f}, then {error['after']:.3f} | {coverage} | {cells} |"
-            )
-    lines += ["", describe_halves(report["random_halves"])]
-    lines += ["", "| share of tiles answered | accuracy |", "|---|---|"]
-    lines += [f"| {share} | {value:.4f} |" for share, value in report["accuracy_by_share_answered"].items()]
-    scores = report["out_of_distribution"]["scores"]
-    kinds = list(next(iter(scores.values())))
-    lines += ["", f"| AUROC, FPR95 against test tiles | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
-    for name, by_kind in scores.items():
-        cells = " | ".join(f"{by_kind[kind]['auroc']:.3f}, {by_kind[kind]['fpr95']:.2f}" for kind in kinds)
-        lines.append(f"| {name} | {cells} |")
-    inside = report["out_of_distribution"]["test_tiles_inside"]
-    lines += ["", f"{inside:.3f} of the judged tiles are called in distribution; {INSIDE} was aimed at."]
-    return "\n".join(lines) + "\n"
+    return table(["promised coverage", "sets", "coverage, 95 % interval (Wilson)", "mean size"], rows)
+
+
+def _reliability_table(report: dict[str, Any]) -> str:
+    error = report["calibration_error"]
+    rows = [[str(row["tiles"]), f"{row['confidence']:.4f}", f"{row['accuracy']:.4f}"] for row in report["reliability"]]
+    return (
+        f"Temperature {report['temperature']:.3f}. Expected calibration error {error['before']:.4f} without it, "
+        f"{error['after']:.4f} with it.\n\n{table(['test tiles', 'mean confidence', 'accuracy'], rows)}"
+    )
+
+
+def _abstention_table(report: dict[str, Any]) -> str:
+    rows = [[share, f"{value:.4f}"] for share, value in report["accuracy_by_share_answered"].items()]
+    return table(["share of test tiles answered", "accuracy"], rows)
+
+
+def _validation_table(report: dict[str, Any]) -> str:
+    return table(
+        ["validation tiles", "accuracy"], [[name, f"{value:.4f}"] for name, value in report["validation"].items()]
+    )
+
+
+def _distances_table(found: dict[str, Any]) -> str:
+    kinds = list(next(iter(found["scores"].values())))
+    rows = [
+        [name, *(f"{by_kind[kind]['auroc']:.3f}, {by_kind[kind]['fpr95']:.2f}" for kind in kinds)]
+        for name, by_kind in found["scores"].items()
+    ]
+    return (
+        f"{table(['AUROC, FPR95 against test tiles', *kinds], rows)}\n\n"
+        f"{found['test_tiles_inside']:.3f} of the test tiles are called in distribution."
+    )
 
 
 def plot(report: dict[str, Any], path: Path) -> None:
@@ -267,7 +265,6 @@ def main() -> None:
     write_json(arguments.output / "confidence.json", report)
     (arguments.output / "confidence.md").write_text(markdown(report))
     plot(report, arguments.output / "confidence.svg")
-    print(json.dumps({"kept": report["kept"], "temperature": confidence.temperature}))
     print(markdown(report))
 
 

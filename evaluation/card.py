@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from evaluation.conformal import describe_halves
 from evaluation.scores import with_interval
 from handler.classes import CODES, DISCLAIMER, TISSUES
 from handler.model.checkpoint import CARD
@@ -109,7 +108,8 @@ def _robustness(report: dict[str, Any]) -> str:
     changes = dict(report["changes"])
     plain = changes.pop("unchanged")[""]["accuracy"]
     lines = [
-        f"Accuracy on the {report['images']} tiles unchanged: {plain:.4f}.",
+        f"Accuracy on {report['images']} unchanged tiles, evenly spaced over the {report['split_images']} of the "
+        f"official test split: {plain:.4f}.",
         "",
         "| change | worst strength | accuracy there | lost |",
         "|---|---|---|---|",
@@ -121,28 +121,26 @@ def _robustness(report: dict[str, Any]) -> str:
 
 
 def _confidence(report: dict[str, Any]) -> str:
-    kept = report["sources"][report["kept"]]
     lines = [
-        f"Calibrated on {report['kept']} ({kept['tiles']} tiles), judged on {report['judged_on']}. Expected "
-        f"calibration error {kept['calibration_error']['after']:.3f}.",
+        f"Calibrated on {report['calibrated_on']}. Judged on {report['test_tiles']} tiles of the official test split, "
+        f"which calibrated nothing. Expected calibration error {report['calibration_error']['after']:.3f}.",
         "",
         "| prediction sets promise | hold the true class | mean size |",
         "|---|---|---|",
     ]
-    for coverage, sets in kept["sets"].items():
-        lines.append(f"| {coverage} | {sets['LAC']['coverage']:.3f} | {sets['LAC']['size']:.2f} |")
+    for promise, sets in report["sets"].items():
+        row = sets["LAC"]
+        lines.append(f"| {promise} | {row['share']:.4f} ({row['low']:.4f} to {row['high']:.4f}) | {row['size']:.2f} |")
     shares = ", ".join(f"{value:.3f} at {share}" for share, value in report["accuracy_by_share_answered"].items())
     found = report["out_of_distribution"]
     scores = found["scores"]["mahalanobis"]
     kinds = ", ".join(f"{kind} {entry['auroc']:.3f}" for kind, entry in scores.items() if kind != "mean")
     lines += [
         "",
-        describe_halves(report["random_halves"]),
+        f"Accuracy if only the surest share is answered: {shares}.",
         "",
-        f"Accuracy when only the surest share is answered: {shares}.",
-        "",
-        f"Out of distribution, AUROC against test tiles: {kinds}. {found['test_tiles_inside']:.3f} of real tiles are "
-        "called in distribution.",
+        f"Out of distribution, AUROC against test tiles: {kinds}. {found['test_tiles_inside']:.3f} of the test tiles "
+        "are called in distribution.",
     ]
     return "\n".join(lines)
 

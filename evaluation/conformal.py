@@ -1,10 +1,9 @@
 """Prediction sets with a promised coverage, by split conformal prediction (Angelopoulos and Bates, arXiv 2107.07511).
 
-A set's promise holds for tiles like those it was calibrated on: another site's are not.
+The promise holds for tiles like those of the calibration. Tiles of another site differ from them.
 """
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,10 @@ def lac_scores(probabilities: Probabilities) -> Probabilities:
 
 
 def aps_scores(probabilities: Probabilities) -> Probabilities:
-    """Nonconformity of every class: all probability down to its own (Romano et al., arXiv 2006.02544), not
-    randomised, so that the same tile has the same set each time."""
+    """Nonconformity of every class: the sum of all probabilities down to its own (Romano et al., arXiv 2006.02544).
+
+    Not randomised: the same tile always has the same set.
+    """
     order = np.argsort(-probabilities, axis=1, kind="stable")
     sums = np.cumsum(np.take_along_axis(probabilities, order, axis=1), axis=1)
     scores = np.empty_like(probabilities)
@@ -31,7 +32,7 @@ def aps_scores(probabilities: Probabilities) -> Probabilities:
 
 def threshold(scores: Probabilities, labels: Labels, coverage: float) -> float:
     """The score under which classes belong to the set: the `ceil((n + 1) coverage)`-th smallest of the true classes'
-    scores; infinite where n tiles are too few for the promise."""
+    scores; infinite if n tiles are too few for the promise."""
     own = np.sort(scores[np.arange(len(labels)), labels])
     rank = math.ceil((len(labels) + 1) * coverage)
     return float("inf") if rank > len(labels) else float(own[rank - 1])
@@ -44,19 +45,12 @@ def prediction_sets(scores: Probabilities, limit: float) -> Sets:
     return sets
 
 
-def coverage_of(sets: Sets, labels: Labels) -> float:
-    """The share of tiles whose set holds their class."""
-    return float(sets[np.arange(len(labels)), labels].mean())
+def holds_truth(sets: Sets, labels: Labels) -> NDArray[np.bool_]:
+    """Whether each tile's set contains its class: `[N]`."""
+    held: NDArray[np.bool_] = sets[np.arange(len(labels)), labels]
+    return held
 
 
 def mean_size(sets: Sets) -> float:
+    """Classes in a set, on average."""
     return float(sets.sum(axis=1).mean())
-
-
-def describe_halves(report: dict[str, Any]) -> str:
-    """What `evaluation.calibrate.over_halves` found, as a sentence."""
-    cells = "; ".join(
-        f"{row['mean']:.3f} on average ({row['low']:.3f} to {row['high']:.3f}) of the promised {promise}"
-        for promise, row in report["coverage"].items()
-    )
-    return f"Coverage over {report['count']} random halves of the test split, 5th to 95th percentile: {cells}."

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say, and what abstaining buys."""
+"""Calibration of probabilities, and accuracy when the least sure tiles are not answered."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +25,19 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
 
 
 def apply_temperature(logits: Logits, temperature: float) -> Probabilities:
+    """Probabilities `[N, 9]` of logits divided by a temperature."""
     scaled: Probabilities = softmax(logits / temperature, axis=1)
     return scaled
 
 
 def reliability(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> list[dict[str, float]]:
-    """Per bin of confidence that holds any tile: its share of tiles, mean confidence, and accuracy."""
+    """For each bin of confidence with tiles: their number and share, mean confidence, and accuracy."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     places = np.minimum((confidence * bins).astype(int), bins - 1)
     return [
         {
+            "tiles": int((places == place).sum()),
             "share": float((places == place).mean()),
             "confidence": float(confidence[places == place].mean()),
             "accuracy": float(right[places == place].mean()),

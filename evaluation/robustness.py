@@ -1,15 +1,12 @@
 """What re-encoding, blur, colour and stain do to the answers: `python -m evaluation.robustness --data FILE.npz`.
 
-Every change is made to the tile's own pixels, as another scanner, site or file format would make it, and the model then
-answers as the server does. Reports accuracy with its bootstrap interval, calibration error, and the share still called
-in distribution. With `--output FOLDER` writes robustness.json, robustness.md and robustness.svg.
+Every change of `evaluation.changes` is made to evenly spaced tiles of the split, and the model answers as the server
+does. Reports accuracy with its bootstrap interval, calibration error, and the share still called in distribution. With
+`--output FOLDER` writes robustness.json, robustness.md and robustness.svg.
 """
 
 import argparse
 import json
-from collections.abc import Callable
-from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,86 +14,25 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image, ImageEnhance, ImageFilter
 from sklearn.metrics import balanced_accuracy_score
 from tqdm import tqdm
 
-from evaluation.calibrate import run_network
+from evaluation.changes import CHANGES, Changes, change_all
+from evaluation.outputs import run_network, spread
 from evaluation.plots import save_figure
 from evaluation.reliability import apply_temperature, expected_calibration_error
 from evaluation.scores import with_interval
 from handler.model.checkpoint import Model, load_model
-from training.augment import STAINS
 from training.checkpoint import SHIPPED, write_json
 from training.data import SPLITS, Split, add_data_argument, load_or_exit
 
-Change = Callable[[Image.Image], Image.Image]
 RESAMPLES = 1000
-
-
-def jpeg(image: Image.Image, quality: int) -> Image.Image:
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
-
-
-def blur(image: Image.Image, sigma: float) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(sigma))
-
-
-def brightness(image: Image.Image, factor: float) -> Image.Image:
-    return ImageEnhance.Brightness(image).enhance(factor)
-
-
-def contrast(image: Image.Image, factor: float) -> Image.Image:
-    return ImageEnhance.Contrast(image).enhance(factor)
-
-
-def saturation(image: Image.Image, factor: float) -> Image.Image:
-    return ImageEnhance.Color(image).enhance(factor)
-
-
-def hue(image: Image.Image, turn: float) -> Image.Image:
-    """Turn the hue by a share of the circle."""
-    values = np.asarray(image.convert("HSV")).copy()
-    values[..., 0] += np.uint8(round(turn * 256) % 256)
-    return Image.fromarray(values, "HSV").convert("RGB")
-
-
-def stain(image: Image.Image, factors: tuple[float, float]) -> Image.Image:
-    """Multiply the amounts of haematoxylin and eosin (Ruifrok and Johnston, PMID 11531144)."""
-    vectors = STAINS.double().numpy()
-    density = -np.log(np.clip(np.asarray(image) / 255, 1e-3, 1))
-    amounts = density @ np.linalg.inv(vectors) * np.array([*factors, 1.0])
-    return Image.fromarray(np.rint(255 * np.clip(np.exp(-amounts @ vectors), 0, 1)).astype(np.uint8))
-
-
-def enlarge(image: Image.Image, size: int) -> Image.Image:
-    return image.resize((size, size), Image.Resampling.BICUBIC)
-
-
-CHANGES: dict[str, dict[str, Change]] = {
-    "JPEG quality": {str(q): partial(jpeg, quality=q) for q in (80, 60, 40, 20)},
-    "blur, pixels": {f"{s:g}": partial(blur, sigma=s) for s in (0.5, 1.0, 1.5)},
-    "brightness": {f"{f:g}": partial(brightness, factor=f) for f in (0.7, 0.85, 1.15, 1.3)},
-    "contrast": {f"{f:g}": partial(contrast, factor=f) for f in (0.6, 0.8, 1.25, 1.5)},
-    "saturation": {f"{f:g}": partial(saturation, factor=f) for f in (0.5, 0.75, 1.5, 2.0)},
-    "hue, turns": {f"{t:g}": partial(hue, turn=t) for t in (-0.06, -0.03, 0.03, 0.06)},
-    "stain H, E": {
-        f"{h:g}, {e:g}": partial(stain, factors=(h, e)) for h, e in ((0.7, 1.0), (1.4, 1.0), (1.0, 0.7), (1.0, 1.4))
-    },
-    "size": {str(size): partial(enlarge, size=size) for size in (64, 224)},
-}
-
-
-def change_all(images: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:
-    """The change made to every image, through Pillow."""
-    return np.stack([np.asarray(change(Image.fromarray(image))) for image in images])
+TILES = 1000
 
 
 def measure(model: Model, split: Split, images: NDArray[np.uint8]) -> dict[str, Any]:
     """Accuracy with its interval, balanced accuracy, calibration error and share in distribution."""
-    outputs = run_network(model, images, split.labels)
+    outputs = run_network(model, Split(images, split.labels))
     temperature = model.confidence.temperature if model.confidence else 1.0
     probabilities = apply_temperature(outputs.logits, temperature)
     predicted = probabilities.argmax(axis=1)
@@ -115,20 +51,20 @@ def measure(model: Model, split: Split, images: NDArray[np.uint8]) -> dict[str, 
     }
 
 
-def report(model: Model, split: Split, changes: dict[str, dict[str, Change]] = CHANGES) -> dict[str, Any]:
-    """The unchanged split first, then every change at every strength."""
+def report(model: Model, split: Split, split_size: int, changes: Changes = CHANGES) -> dict[str, Any]:
+    """The unchanged tiles first, then every change at every strength. The tiles are some of `split_size`."""
     found: dict[str, Any] = {"unchanged": {"": measure(model, split, split.images)}}
     for kind, strengths in tqdm(changes.items()):
         found[kind] = {
             strength: measure(model, split, change_all(split.images, change)) for strength, change in strengths.items()
         }
-    return {"model": model.digest, "images": len(split), "changes": found}
+    return {"model": model.digest, "images": len(split), "split_images": split_size, "changes": found}
 
 
 def markdown(result: dict[str, Any]) -> str:
     """The report as a table."""
     lines = [
-        f"{result['images']} tiles, accuracy with 95 % bootstrap intervals.",
+        f"{result['images']} of {result['split_images']} tiles, evenly spaced; accuracy with 95 % bootstrap intervals.",
         "",
         "| change | strength | accuracy | balanced | calibration error | in distribution |",
         "|---|---|---|---|---|---|",
@@ -167,9 +103,11 @@ def main() -> None:
     add_data_argument(parser)
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--checkpoint", type=Path, default=SHIPPED, help="folder with weights and card")
+    parser.add_argument("--tiles", type=int, default=TILES, help="how many tiles, evenly spaced over the split")
     parser.add_argument("--output", type=Path, help="folder for the report")
     arguments = parser.parse_args()
-    result = report(load_model(arguments.checkpoint), load_or_exit(arguments.data).split(arguments.split))
+    split = load_or_exit(arguments.data).split(arguments.split)
+    result = report(load_model(arguments.checkpoint), spread(split, arguments.tiles), len(split))
     if not arguments.output:
         print(json.dumps(result, indent=2))
         return

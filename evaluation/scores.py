@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from medmnist.evaluator import getAUC
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import binomtest, rankdata
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, precision_recall_fscore_support
 
 from handler.classes import CODES, NUM_CLASSES
@@ -95,6 +95,12 @@ def with_interval(row: dict[str, Any], key: str = "value") -> str:
         return f"{row[key]:.4f}"
     low, high = row["interval"]
     return f"{row[key]:.4f} ({low:.4f} to {high:.4f})"
+
+
+def share_with_interval(hits: NDArray[np.bool_]) -> dict[str, float]:
+    """A share of tiles with its 95 % interval (Wilson, doi 10.1080/01621459.1927.10502953)."""
+    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, "wilson")
+    return {"share": float(hits.mean()), "low": float(interval.low), "high": float(interval.high)}
 
 
 def _intervals(probabilities: Probabilities, labels: Labels, resamples: int) -> dict[str, list[float] | None]:

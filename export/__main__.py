@@ -20,6 +20,7 @@ from export.graph import write_onnx
 from export.onnx_file import OPSET, describe
 from export.parity import Parity, ParityError, measure_parity, require_parity
 from handler.model.checkpoint import Model, file_digest, load_model
+from handler.model.gate import PROBE_TILES
 from training.checkpoint import SHIPPED, write_json
 from training.data import load_or_exit
 from training.synthetic import generate
@@ -32,6 +33,8 @@ PACKAGES = (
     "onnxscript",
     "torch-model-archiver",
 )
+# Generated tiles in the archive, on which a server compares engines.
+PROBE_COUNT = 108
 # Noise, whose maps are compared before anything is shipped: where neighbours are near-equal, rounding moves a map.
 NOISE = np.random.default_rng(0).integers(0, 256, (2, 28, 28, 3), dtype=np.uint8)
 
@@ -54,6 +57,7 @@ def export(checkpoint: Path, output: Path, tiles: NDArray[np.uint8]) -> dict[str
     require_maps(compare(model, explain_file, NOISE, n_steps=2))
     with tempfile.TemporaryDirectory() as folder:
         write_backend_files(model, metadata, Path(folder))
+        np.save(Path(folder, PROBE_TILES), generate(PROBE_COUNT, seed=3).images)
         write_archive(checkpoint, model.version, archive, Path(folder))
     manifest = make_manifest(model, [onnx_file, explain_file, archive], parity)
     write_json(manifest_file, manifest)

@@ -12,6 +12,7 @@ from pathlib import Path
 from handler.model.backends import NETWORK_MNN, NETWORK_ONNX
 from handler.model.calibration import CONFIDENCE
 from handler.model.checkpoint import CARD, WEIGHTS
+from handler.model.gate import PROBE_TILES
 
 ROOT = Path(__file__).parent.parent
 MODEL_NAME = "pathmnist"
@@ -22,10 +23,10 @@ CONFIG = ROOT / "export" / "model-config.yaml"
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)
 
 
-def write_archive(checkpoint: Path, version: str, path: Path, backend_files: Path | None = None) -> None:
+def write_archive(checkpoint: Path, version: str, path: Path, engine_files: Path | None = None) -> None:
     """Package a checkpoint folder with torch-model-archiver, then zip it in a fixed order with a fixed time.
 
-    Without `backend_files` (export/backends.py) the archive serves with PyTorch alone.
+    `engine_files` has what engines need beside the weights (export/backends.py). Without it PyTorch serves.
     """
     with tempfile.TemporaryDirectory() as folder:
         staging, unpacked = Path(folder, "extra"), Path(folder, "out")
@@ -38,9 +39,9 @@ def write_archive(checkpoint: Path, version: str, path: Path, backend_files: Pat
         for name in (CARD, CONFIDENCE, NOTICE):
             if (checkpoint / name).is_file():
                 shutil.copy(checkpoint / name, staging)
-        if backend_files:
-            for name in (NETWORK_ONNX, NETWORK_MNN):
-                shutil.copy(backend_files / name, staging)
+        if engine_files:
+            for name in (NETWORK_ONNX, NETWORK_MNN, PROBE_TILES):
+                shutil.copy(engine_files / name, staging)
         _run_archiver(
             {
                 "model-name": MODEL_NAME,

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 
 from handler.api.image import ImageLimits
+from handler.api.metrics import ENGINE
 from handler.api.request import RawRequest
 from handler.api.service import Service
 from handler.classifier import Classifier
 from handler.explain.cache import AttributionCache, open_cache
-from handler.model.engine import open_engine
+from handler.model.checkpoint import load_model
+from handler.model.engine import Engine
+from handler.model.selection import AUTO, REFERENCE, select_engine
 from handler.request_ids import REQUEST_ID, log_request_ids
 
 # An entry for the edge's log. The edge removes it from the response.
@@ -36,7 +39,7 @@ class PathMNISTHandler:
         os.nice(pool.get("niceness", 0))
         # Over gRPC there is no header with the verb, so the model's name decides.
         self._explains = pool.get("explains", False)
-        engine = open_engine(Path(properties["model_dir"]), device, {**settings, **pool}.get("engine", {}))
+        engine = _open_engine(Path(properties["model_dir"]), device, {**settings, **pool}.get("engine", {}))
         classifier = Classifier(engine, _open_cache(settings.get("cache", {})))
         self._service = Service(classifier, ImageLimits(**settings.get("image_limits", {})))
 
@@ -53,6 +56,18 @@ class PathMNISTHandler:
             context.set_response_status(response.status, response.status.phrase, index)
             context.set_response_header(index, LOG_HEADER, response.log)
         return [response.body for response in responses]
+
+
+def _open_engine(folder: Path, device: torch.device, settings: dict[str, Any]) -> Engine:
+    """The fastest engine of this machine, or the one that the server's settings name (serving/supervisor.py)."""
+    choice, kept = os.environ.get("PATHMNIST_ENGINE", AUTO), os.environ.get("PATHMNIST_SELECTIONS")
+    model = load_model(folder, device)
+    engine = select_engine(model, device, folder, settings, choice, Path(kept) if kept else None)
+    if device.type == "cpu" and engine.backend != REFERENCE:
+        # The backend has the cores. Threads of PyTorch's own would spin between its operations and take them away.
+        torch.set_num_threads(1)
+    ENGINE.labels(engine.backend).set(1)
+    return engine
 
 
 def _open_cache(settings: dict[str, Any]) -> AttributionCache | None:

@@ -1,5 +1,6 @@
-"""`python -m serving start` runs the server until Ctrl-C, `stop` ends it from elsewhere, `check` asks it to predict,
-`page` opens its web page, `update FOLDER` moves it to the model that was exported to a folder."""
+"""`python -m serving COMMAND`: `start` runs the server until Ctrl-C, `stop` ends it from elsewhere, `check` asks it to
+predict, `page` opens its web page, `update FOLDER` moves it to the model that was exported to a folder, `engines`
+prints what was measured to choose the engine."""
 
 import argparse
 import signal
@@ -9,6 +10,7 @@ import webbrowser
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from serving.engines import selections
 from serving.gateway.settings import ROOT, SettingsError, read_properties, read_settings
 from serving.ports import free_addresses
 from serving.supervisor import ServerError, TorchServe, stop_running
@@ -56,6 +58,14 @@ def page(arguments: argparse.Namespace) -> None:
     webbrowser.open(url)
 
 
+def engines(arguments: argparse.Namespace) -> None:
+    """Print the images per second of each engine, as the first start on this machine measured them."""
+    tables = selections(arguments.model_store)
+    if not tables:
+        sys.exit("engines: nothing is measured yet; start the server once")
+    print("\n\n".join(tables))
+
+
 def update_model(arguments: argparse.Namespace) -> None:
     if arguments.folder is None:
         sys.exit("update: name the folder of an export")
@@ -72,7 +82,7 @@ def _server(arguments: argparse.Namespace) -> TorchServe:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("command", choices=("start", "stop", "check", "page", "update"))
+    parser.add_argument("command", choices=("start", "stop", "check", "page", "update", "engines"))
     parser.add_argument("folder", type=Path, nargs="?", help="for update: the output of `python -m export --output`")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
@@ -81,9 +91,16 @@ def main() -> None:
     parser.add_argument("--explain", action="store_true", help="for check: ask for an explanation too")
     parser.add_argument("--free-ports", action="store_true", help="beside another server: any free loopback ports")
     arguments = parser.parse_args()
-    run = {"start": start, "stop": stop, "check": check, "page": page, "update": update_model}[arguments.command]
+    commands = {
+        "start": start,
+        "stop": stop,
+        "check": check,
+        "page": page,
+        "update": update_model,
+        "engines": engines,
+    }
     try:
-        run(arguments)
+        commands[arguments.command](arguments)
     except (ServerError, SettingsError) as error:
         sys.exit(f"{arguments.command}: {error}")
 

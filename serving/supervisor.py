@@ -109,6 +109,8 @@ class TorchServe:
             "LOG_LOCATION": str(self._run_folder / "logs"),
             "METRICS_LOCATION": str(self._run_folder / "logs"),
             "PROMETHEUS_MULTIPROC_DIR": str(counts),
+            "PATHMNIST_ENGINE": self._settings.engine,
+            "PATHMNIST_SELECTIONS": str(self._selections()),
         }
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -122,6 +124,10 @@ class TorchServe:
         command += ["--manifest", str(self._model_store / "manifest.json"), "--request-log", str(self.request_log)]
         environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(counts)}
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=group)
+
+    def _selections(self) -> Path:
+        """Where the workers keep which engine is fastest: beside the archive, if that folder can be written."""
+        return self._model_store if os.access(self._model_store, os.W_OK) else self._run_folder
 
     def _running(self) -> bool:
         return all(process is not None and process.poll() is None for process in (self._process, self._edge))

@@ -14,7 +14,8 @@ from handler.api.image import ImageLimits
 from handler.api.service import Service
 from handler.classifier import Classifier
 from handler.explain.cache import AttributionCache
-from handler.model.engine import open_engine
+from handler.model.checkpoint import load_model
+from handler.model.selection import AUTO, select_engine
 
 ARCHIVE = Path(__file__).parents[2] / "model_store" / "pathmnist.mar"
 
@@ -35,13 +36,15 @@ def open_service(archive: Path, folder: Path, pool: str) -> Service:
 def open_classifier(archive: Path, folder: Path, pool: str = "pathmnist") -> tuple[Classifier, dict[str, Any]]:
     """Unpack an archive into a folder and load it on the GPU that Ray assigned, if any; also returns its settings.
 
-    The engine is the one that the settings name for a pool. The cache of explanations is in the folder too. Raises what
-    `open_engine` raises.
+    The engine is the fastest that the settings allow to a pool, or the one that PATHMNIST_ENGINE names. The selection
+    is kept beside the archive, the cache of explanations in the folder. Raises what `load_model` raises.
     """
     with zipfile.ZipFile(archive) as file:
         file.extractall(folder)
     settings: dict[str, Any] = yaml.safe_load((folder / "model-config.yaml").read_text())["handler"]
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
     cache = AttributionCache(folder / "explanations", settings["cache"]["bytes"])
-    engine = open_engine(folder, device, {**settings, **settings["pools"].get(pool, {})}["engine"])
+    allowed = {**settings, **settings["pools"].get(pool, {})}["engine"]
+    choice = os.environ.get("PATHMNIST_ENGINE", AUTO)
+    engine = select_engine(load_model(folder, device), device, folder, allowed, choice, archive.parent)
     return Classifier(engine, cache), settings

@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
+ENGINE = Gauge("pathmnist_engine", "1 for each engine that serves.", ["engine"], multiprocess_mode="livemax")
 REQUESTS = Counter(
     "pathmnist_requests",
     "Requests by verb (predictions, explanations) and outcome: ok, or the code of the error.",

@@ -39,6 +39,7 @@ class Settings:
     grpc_inference_port: int = 7070
     grpc_management_port: int = 7071
     max_request_size: int = 16 * 1024 * 1024
+    engine: str = "auto"
     cors_allowed_origin: tuple[str, ...] = ()
     cors_allowed_methods: tuple[str, ...] = ("GET", "POST", "PUT")
     cors_allowed_headers: tuple[str, ...] = ("Authorization", "Content-Type", "X-Request-Id")

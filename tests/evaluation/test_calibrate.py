@@ -6,28 +6,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from evaluation.calibrate import Outputs, calibrate, halves, markdown, over_halves, plot, shortfall
+from evaluation.calibrate import calibrate, judge_sets, markdown, plot, set_limits
+from evaluation.outputs import NO_CLASS, Outputs, join, run_foreign, spread
 from evaluation.reliability import apply_temperature
+from evaluation.scores import share_with_interval
 from handler.model.calibration import CONFIDENCE, load_confidence, save_confidence
 from handler.model.checkpoint import Model, load_model
+from tests.conftest import Pixels
 from training.checkpoint import SHIPPED
-from training.data import PathMNIST
+from training.data import PathMNIST, Split
 from training.synthetic import generate
 
 
-def test_a_calibration_is_fitted_reported_and_loaded(model: Model, tmp_path: Path) -> None:
-    splits = {name: generate(36, seed=seed) for seed, name in enumerate(("train", "val", "test"))}
-    confidence, report = calibrate(model, PathMNIST(**splits, digest="generated"))
-    assert set(report["sources"]) == {"the validation split", "half of the test split"}
-    assert report["kept"] in report["sources"]
-    kept = report["sources"][report["kept"]]
-    assert shortfall(kept["sets"]) == min(shortfall(source["sets"]) for source in report["sources"].values())
-    assert kept["temperature"] == pytest.approx(confidence.temperature, abs=1e-4)
+@pytest.fixture(scope="module")
+def data() -> PathMNIST:
+    return PathMNIST(**{name: generate(36, seed=seed) for seed, name in enumerate(("train", "val", "test"))}, digest="")
+
+
+def test_a_calibration_is_fitted_reported_and_loaded(model: Model, data: PathMNIST, tmp_path: Path) -> None:
+    confidence, report = calibrate(model, data)
     assert 0 <= confidence.thresholds["0.95"] <= confidence.thresholds["0.9"] <= 1
     assert confidence.class_means.shape == (9, 512)
+    assert confidence.calibrated_on.startswith("36 validation tiles as they are and ")
+    assert report["test_tiles"] == sum(row["tiles"] for row in report["reliability"]) == 36
     json.dumps(report, allow_nan=False)
-    assert report["kept"] in markdown(report)
+    assert report["calibrated_on"] in markdown(report)
     plot(report, tmp_path / "reliability.svg")
     assert (tmp_path / "reliability.svg").stat().st_size > 1000
     for path in SHIPPED.iterdir():
@@ -38,22 +43,50 @@ def test_a_calibration_is_fitted_reported_and_loaded(model: Model, tmp_path: Pat
     assert found.temperature == confidence.temperature
 
 
-def test_the_halves_are_all_rows_once() -> None:
-    first, second = halves(11)
-    assert sorted([*first, *second]) == list(range(11))
-    assert len(first) == 5
+def test_test_tiles_calibrate_nothing(model: Model, data: PathMNIST) -> None:
+    others = PathMNIST(data.train, data.val, Split(255 - data.test.images, data.test.labels), "")
+    one, other = (calibrate(model, some)[0] for some in (data, others))
+    for name, value in vars(one).items():
+        assert np.array_equal(np.asarray(value), np.asarray(vars(other)[name])), name
+
+
+def test_sets_keep_their_promise_on_tiles_like_those_of_the_calibration() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(8000, 9)) * 3
+    labels = np.array([rng.choice(9, p=row) for row in apply_temperature(logits, 1.0)])
+    half, other = (
+        Outputs(np.zeros((4000, 1)), logits[part], labels[part]) for part in (slice(4000), slice(4000, None))
+    )
+    limits = set_limits(apply_temperature(half.logits, 1.0), half)
+    for promise, sets in judge_sets(limits, apply_temperature(other.logits, 1.0), other).items():
+        found = sets["LAC"]
+        assert float(promise) - 0.02 < found["share"] < float(promise) + 0.02
+        assert found["low"] < found["share"] < found["high"]
+
+
+def test_an_interval_of_a_share_is_wilsons() -> None:
+    hits = np.arange(50) < 43
+    z = norm.ppf(0.975)
+    centre = (43 + z**2 / 2) / (50 + z**2)
+    half = z / (50 + z**2) * np.sqrt(43 * 7 / 50 + z**2 / 4)
+    found = share_with_interval(hits)
+    assert (found["low"], found["high"]) == pytest.approx((centre - half, centre + half))
+
+
+def test_no_answer_to_an_image_without_a_class_is_right(model: Model, tiles: Pixels) -> None:
+    outputs = run_foreign(model, tiles[:3])
+    assert outputs.wrong.all()
+    assert (join([outputs, outputs]).labels == [NO_CLASS] * 6).all()
+
+
+def test_a_spread_keeps_images_and_labels_together() -> None:
+    split = generate(36, seed=0)
+    some = spread(split, 5)
+    for image, label in zip(some.images, some.labels, strict=True):
+        rows = [row for row in range(36) if np.array_equal(split.images[row], image)]
+        assert label in split.labels[rows]
+    assert np.array_equal(spread(split, 100).images, split.images)
 
 
 def test_the_shipped_calibration_is_the_shipped_weights(model: Model) -> None:
     assert load_confidence(SHIPPED / CONFIDENCE, model.digest) is not None
-
-
-def test_over_random_halves_sets_keep_their_promise() -> None:
-    """Both halves of one population: on average the promise holds, for one half only nearly."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(400, 9)) * 3
-    labels = np.array([rng.choice(9, p=row) for row in apply_temperature(logits, 1.0)])
-    found = over_halves(Outputs(np.zeros((400, 1)), logits, labels))["coverage"]
-    for promise, row in found.items():
-        assert float(promise) - 0.005 < row["mean"] < float(promise) + 0.015
-        assert row["low"] < row["mean"] < row["high"]

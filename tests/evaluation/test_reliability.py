@@ -44,7 +44,7 @@ def test_temperature_changes_no_prediction() -> None:
 def test_bins_hold_every_tile_once_and_their_means() -> None:
     probabilities = np.array([[0.9, 0.1], [0.95, 0.05], [0.6, 0.4], [1.0, 0.0]])
     rows = reliability(probabilities, np.array([0, 1, 0, 0]), bins=2)
-    assert rows == [{"share": 1.0, "confidence": pytest.approx(0.8625), "accuracy": 0.75}]
+    assert rows == [{"tiles": 4, "share": 1.0, "confidence": pytest.approx(0.8625), "accuracy": 0.75}]
     rows = reliability(probabilities, np.array([0, 1, 0, 0]), bins=10)
     assert sum(row["share"] for row in rows) == 1
     assert [row["accuracy"] for row in rows] == [1.0, pytest.approx(2 / 3)]

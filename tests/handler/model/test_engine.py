@@ -1,5 +1,3 @@
-import logging
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,23 +6,12 @@ import torch
 import yaml
 
 from export.archive import CONFIG
-from handler.model.backends import BACKENDS, NETWORK_MNN, NETWORK_ONNX, BackendError, load_backend
+from handler.model.backends import BACKENDS, BackendError, load_backend
 from handler.model.checkpoint import Model
-from handler.model.engine import Engine, choose_engine
-from handler.model.network import build_network, for_inference
+from handler.model.engine import Engine
 from tests.conftest import Pixels
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def backend_files(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the archive carries for backends."""
-    folder = tmp_path_factory.mktemp("backends")
-    with zipfile.ZipFile(model_store / "pathmnist.mar") as archive:
-        for name in (NETWORK_ONNX, NETWORK_MNN):
-            archive.extract(name, folder)
-    return folder
 
 
 def open_engine(name: str, model: Model, folder: Path, device: torch.device = CPU) -> Engine:
@@ -39,9 +26,9 @@ def open_engine(name: str, model: Model, folder: Path, device: torch.device = CP
     [("onnxruntime", 1e-6), ("openvino", 1e-6), ("mnn", 1e-4), ("openvino-bf16", 3e-2), ("tensorrt", 1e-2)],
 )
 def test_a_backend_gives_pytorchs_answers_for_batches_of_any_size(
-    name: str, tolerance: float, model: Model, backend_files: Path, tiles: Pixels
+    name: str, tolerance: float, model: Model, engine_files: Path, tiles: Pixels
 ) -> None:
-    engine, reference = open_engine(name, model, backend_files), Engine(model, CPU)
+    engine, reference = open_engine(name, model, engine_files), Engine(model, CPU)
     for size in (1, 5, 2, len(tiles)):
         found, expected = engine.forward(list(tiles[:size])), reference.forward(list(tiles[:size]))
         assert (found.logits - expected.logits).abs().max() <= tolerance * expected.logits.abs().max()
@@ -51,35 +38,13 @@ def test_a_backend_gives_pytorchs_answers_for_batches_of_any_size(
 
 @pytest.mark.parametrize("name", ["mnn", "onnxruntime", "openvino"])
 def test_a_later_batch_leaves_an_earlier_answer_as_it_was(
-    name: str, model: Model, backend_files: Path, tiles: Pixels
+    name: str, model: Model, engine_files: Path, tiles: Pixels
 ) -> None:
-    engine = open_engine(name, model, backend_files)
+    engine = open_engine(name, model, engine_files)
     first = engine.forward(list(tiles[:2]))
     kept = first.features.clone()
     engine.forward(list(tiles[2:4]))
     assert torch.equal(first.features, kept)
-
-
-def test_the_first_backend_that_agrees_serves(model: Model, backend_files: Path, tmp_path: Path) -> None:
-    assert choose_engine(model, CPU, backend_files, ["mnn", "onnxruntime"], 1e-3).backend == "mnn"
-    (tmp_path / NETWORK_ONNX).symlink_to(backend_files / NETWORK_ONNX)
-    assert choose_engine(model, CPU, tmp_path, ["mnn", "onnxruntime"], 1e-3).backend == "onnxruntime"
-
-
-def test_a_backend_past_the_tolerance_is_left_out(
-    model: Model, backend_files: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    torch.manual_seed(0)
-    other = replace(model, network=for_inference(build_network()))
-    with caplog.at_level(logging.WARNING):
-        assert choose_engine(other, CPU, backend_files, ["mnn"], 1e-3).backend == "torch"
-    assert "mnn is left out" in caplog.text
-
-
-def test_a_damaged_file_leaves_pytorch_to_serve(model: Model, backend_files: Path, tmp_path: Path) -> None:
-    (tmp_path / NETWORK_ONNX).write_bytes((backend_files / NETWORK_ONNX).read_bytes()[:1000])
-    (tmp_path / NETWORK_MNN).write_bytes((backend_files / NETWORK_MNN).read_bytes()[:1000])
-    assert choose_engine(model, CPU, tmp_path, ["onnxruntime", "mnn"], 1e-3).backend == "torch"
 
 
 def test_backends_that_cannot_be_had_are_named(model: Model, tmp_path: Path) -> None:
@@ -93,10 +58,10 @@ def test_backends_that_cannot_be_had_are_named(model: Model, tmp_path: Path) -> 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", ["torch", "onnxruntime", "tensorrt"])
-def test_a_gpus_backend_gives_the_cpus_answers(name: str, model: Model, backend_files: Path, tiles: Pixels) -> None:
+def test_a_gpus_backend_gives_the_cpus_answers(name: str, model: Model, engine_files: Path, tiles: Pixels) -> None:
     device = torch.device("cuda", 0)
     on_gpu = replace(model, network=model.network.to(device))
-    found = open_engine(name, on_gpu, backend_files, device).forward(list(tiles)).logits.cpu()
+    found = open_engine(name, on_gpu, engine_files, device).forward(list(tiles)).logits.cpu()
     model.network.to(CPU)
     expected = Engine(model, CPU).forward(list(tiles)).logits
     assert (found - expected).abs().max() <= 1e-2 * expected.abs().max()

@@ -1,0 +1,224 @@
+"""Which engine serves: those that keep the gate are timed, and the fastest serves.
+
+A selection is kept in a folder, by processor, threads, library versions, weights and candidates. A later start under
+the same conditions measures nothing.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handler.model.backends import BACKENDS, REDUCED
+from handler.model.checkpoint import Model
+from handler.model.engine import Engine
+from handler.model.gate import NOISE, Gate, open_within
+from handler.model.preprocess import preprocess
+
+logger = logging.getLogger(__name__)
+
+REFERENCE = "torch"
+AUTO, EXACT = "auto", "exact"
+BATCH_SIZES = (1, 8)
+ROUNDS = 5
+REDUCED_FLAGS = ("avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+LIBRARIES = ("torch", "onnxruntime", "openvino", "mnn")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine's images per second by batch size, or why it may not serve."""
+
+    name: str
+    images_per_second: dict[str, float]
+    left_out: str = ""
+
+    @property
+    def speed(self) -> float:
+        """The geometric mean over the batch sizes; 0 if it may not serve."""
+        rates = self.images_per_second.values()
+        return math.exp(statistics.fmean(math.log(rate) for rate in rates)) if rates else 0.0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The engine that serves under `conditions`, and what was measured."""
+
+    conditions: dict[str, Any]
+    engine: str
+    candidates: tuple[Candidate, ...]
+
+    def describe(self) -> str:
+        rates = (
+            f"{item.name} {', '.join(f'{rate:.0f}' for rate in item.images_per_second.values()) or item.left_out}"
+            for item in self.candidates
+        )
+        sizes = " and ".join(map(str, BATCH_SIZES))
+        return f"images a second in batches of {sizes}: {'; '.join(rates)}"
+
+
+def select_engine(
+    model: Model,
+    device: torch.device,
+    folder: Path,
+    settings: dict[str, Any],
+    choice: str = AUTO,
+    kept: Path | None = None,
+) -> Engine:
+    """The engine that serves a model, with its backends' files in `folder`.
+
+    `settings` has the candidates by kind of device and the numbers of the `gate`. `choice` is `auto`, `exact` (float32
+    only) or the name of one candidate. `kept` is the folder of kept selections. PyTorch serves if nothing else
+    can.
+    """
+    reference = Engine(model, device)
+    names = candidates(settings.get(device.type, [REFERENCE]), choice)
+    if names == [REFERENCE]:
+        return reference
+    gate = Gate(**settings.get("gate", {}))
+    conditions = conditions_of(model, device, names, gate)
+    known = read_selection(kept, conditions)
+    if known is not None:
+        engines, _ = open_engines([known.engine], reference, folder, gate, tiles=False)
+        if engines:
+            logger.info("the engine %s serves, as measured before: %s", known.engine, known.describe())
+            return engines[known.engine]
+    engines, left_out = open_engines(names, reference, folder, gate)
+    selection = measure(engines, left_out, conditions)
+    logger.info("the engine %s serves; %s", selection.engine, selection.describe())
+    keep_selection(selection, kept)
+    return engines.get(selection.engine, reference)
+
+
+def open_engines(
+    names: Sequence[str], reference: Engine, folder: Path, gate: Gate, tiles: bool = True
+) -> tuple[dict[str, Engine], dict[str, str]]:
+    """The engines that keep the gate, and why the others do not."""
+    engines, left_out = {}, {}
+    for name in names:
+        try:
+            engines[name] = reference if name == REFERENCE else open_within(gate, name, reference, folder, tiles)
+        except Exception as error:  # each runtime has its own types, and none may keep the model from serving
+            left_out[name] = str(error) or type(error).__name__
+            logger.warning("the engine %s is left out: %s", name, left_out[name])
+    return engines, left_out
+
+
+def candidates(names: Sequence[str], choice: str) -> list[str]:
+    """The engines to compare, PyTorch always among them unless one is chosen by name."""
+    if choice in names:
+        return [choice]
+    if choice not in (AUTO, EXACT, *BACKENDS):
+        logger.warning("there is no engine %r; the choice is %s", choice, AUTO)
+    allowed = [name for name in names if choice != EXACT or name not in REDUCED]
+    return allowed if REFERENCE in allowed else [*allowed, REFERENCE]
+
+
+def measure(engines: dict[str, Engine], left_out: dict[str, str], conditions: dict[str, Any]) -> Selection:
+    """Time the engines and choose the fastest; PyTorch if there is none."""
+    rates = {str(size): images_per_second(engines, size) for size in BATCH_SIZES}
+    timed = [Candidate(name, {size: by_engine[name] for size, by_engine in rates.items()}) for name in engines]
+    fastest = max(timed, key=lambda candidate: candidate.speed).name if timed else REFERENCE
+    return Selection(conditions, fastest, (*timed, *(Candidate(name, {}, why) for name, why in left_out.items())))
+
+
+def images_per_second(engines: dict[str, Engine], size: int) -> dict[str, float]:
+    """The median of interleaved rounds, each after an untimed batch that brings back an engine's memory and threads."""
+    seconds: dict[str, list[float]] = {name: [] for name in engines}
+    for _ in range(ROUNDS):
+        for name, engine in engines.items():
+            inputs = preprocess([torch.from_numpy(NOISE[1]).to(engine.device)] * size, engine.model.preprocessing)
+            _timed(engine, inputs)
+            seconds[name].append(_timed(engine, inputs))
+    return {name: round(size / statistics.median(values), 2) for name, values in seconds.items()}
+
+
+def _timed(engine: Engine, inputs: Tensor) -> float:
+    start = time.perf_counter()
+    engine.run(inputs).logits.cpu()
+    return time.perf_counter() - start
+
+
+def conditions_of(model: Model, device: torch.device, names: Sequence[str], gate: Gate) -> dict[str, Any]:
+    """What a selection depends on."""
+    return {
+        "processor": processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+        "threads": torch.get_num_threads(),
+        "versions": {name: version for name in LIBRARIES if (version := _version(name))},
+        "model": model.digest,
+        "candidates": list(names),
+        "gate": asdict(gate),
+    }
+
+
+def processor() -> str:
+    """The processor's name and widest instruction set."""
+    lines: Sequence[str] = ()
+    if Path("/proc/cpuinfo").is_file():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    values: dict[str, str] = {}
+    for key, _, value in (line.partition(":") for line in lines):
+        values.setdefault(key.strip(), value.strip())
+    name = values.get("model name") or platform.processor() or platform.machine()
+    family = f" family {values['cpu family']} model {values['model']}" if "cpu family" in values else ""
+    reduced = "".join(
+        f", {flag}" for flag in ("avx512_vnni", "avx512_bf16", "amx_bf16") if flag in values.get("flags", "")
+    )
+    return f"{name}{family}, {torch.backends.cpu.get_cpu_capability()}{reduced}"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def read_selection(folder: Path | None, conditions: dict[str, Any]) -> Selection | None:
+    """The kept selection, if it is whole and of the same conditions."""
+    if folder is None:
+        return None
+    path = _file_of(folder, conditions)
+    try:
+        content = json.loads(path.read_text())
+        measured = tuple(Candidate(**values) for values in content["candidates"])
+        selection = Selection(content["conditions"], content["engine"], measured)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        logger.warning("%s is not used: %s", path.name, error)
+        return None
+    if selection.conditions == conditions and selection.engine in conditions["candidates"]:
+        return selection
+    logger.warning("%s is not used: it is of other conditions", path.name)
+    return None
+
+
+def keep_selection(selection: Selection, folder: Path | None) -> None:
+    """Write a selection, if there is a folder that can be written."""
+    if folder is None:
+        return
+    path = _file_of(folder, selection.conditions)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(asdict(selection), indent=2) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        logger.warning("the selection of an engine is not kept: %s", error)
+
+
+def _file_of(folder: Path, conditions: dict[str, Any]) -> Path:
+    key = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
+    return folder / f"engines-{key[:12]}.json"
