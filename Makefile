@@ -12,7 +12,7 @@ help:
 	@sed -n 's/^## \([a-z-]*\): /\1\t/p' Makefile | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
 
 ## serve: install, export and start the server; prints ready after a real prediction; Ctrl-C stops it
-serve: .venv/serve.stamp model_store/manifest.json model_store/engines-*.json
+serve: .venv/serve.stamp model_store/manifest.json
 	$(BIN)/python -m serving start
 
 ## stop: stop the server that `make serve` started
@@ -67,11 +67,11 @@ export: .venv/serve.stamp
 	$(BIN)/python -m export $(ARGS)
 
 ## loadtest: a minute of load on a server of its own, reports in runs/loadtest (ARGS, see docs/load.md)
-loadtest: .venv/serve.stamp .venv/loadtest.stamp model_store/manifest.json model_store/engines-*.json
+loadtest: .venv/serve.stamp .venv/loadtest.stamp model_store/manifest.json
 	$(BIN)/python -m loadtest $(ARGS)
 
 ## bench: this server beside TorchServe's own handler, FastAPI, LitServe and BentoML; a quarter of an hour (ARGS)
-bench: .venv/test.stamp .venv-bench/bench.stamp model_store/manifest.json model_store/engines-*.json
+bench: .venv/test.stamp .venv-bench/bench.stamp model_store/manifest.json
 	$(BIN)/python -m bench $(ARGS)
 
 ## audit: report known vulnerabilities of every pinned package; fails if one could not be looked up
