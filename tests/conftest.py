@@ -103,7 +103,7 @@ def server(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def pool_settings(**changes: int) -> str:
     pool = {"defaultVersion": True, "marName": "pathmnist.mar", "minWorkers": 1, "maxWorkers": 1, "batchSize": 8}
-    versions = {"1.0": {**pool, "maxBatchDelay": 5, **changes}}
+    versions = {"2.0": {**pool, "maxBatchDelay": 5, **changes}}
     return json.dumps({"pathmnist": versions, "pathmnist-explain": versions})
 
 

@@ -30,7 +30,7 @@ from training.precision import fabric_precision
 from training.recipe import RECIPES, Recipe, Stage
 from training.teachers import load_teacher
 
-VERSION = "1.0"
+VERSION = "2.0"
 TEACHER_WEIGHTS = "teacher.safetensors"
 TEACHER_CARD = "teacher.json"
 # Channels are looked at on this many validation tiles.

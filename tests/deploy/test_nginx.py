@@ -68,10 +68,10 @@ def test_nginx_accepts_the_example(tmp_path: Path) -> None:
     "path",
     [
         "predictions/pathmnist",
-        "predictions/pathmnist/1.0",
+        "predictions/pathmnist/2.0",
         "predictions/pathmnist?explain=layercam&target=TUM&return=raw",
         "explanations/pathmnist?method=saliency&target=3&return=raw",
-        "explanations/pathmnist/1.0",
+        "explanations/pathmnist/2.0",
     ],
 )
 def test_answers_are_those_of_the_edge(server: TorchServe, url: str, path: str) -> None:

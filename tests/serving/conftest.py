@@ -24,6 +24,7 @@ def short_tempered(model_store: Path, tmp_path_factory: pytest.TempPathFactory) 
     store, run = tmp_path_factory.mktemp("short_store"), tmp_path_factory.mktemp("short_run")
     settings = free_addresses() | {
         "models": pool_settings(batchSize=BATCH),
+        "engine": "exact",
         "job_queue_size": str(QUEUE),
         "edge_read_timeout": str(READ_TIMEOUT),
     }

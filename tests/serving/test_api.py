@@ -323,7 +323,7 @@ def test_errors_outside_the_handler_have_the_same_form(
 
 
 def test_a_version_can_be_named(server: TorchServe, pngs: list[bytes]) -> None:
-    response = requests.post(f"{server.url}/explanations/pathmnist/1.0?target=STR", data=pngs[0], timeout=60)
+    response = requests.post(f"{server.url}/explanations/pathmnist/2.0?target=STR", data=pngs[0], timeout=60)
     assert response.json()["explanations"][0]["target"]["code"] == "STR"
 
 

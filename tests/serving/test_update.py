@@ -61,8 +61,8 @@ def export_shifted(checkpoint: Path, folder: Path, version: str) -> None:
 def exports(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of two versions, and a third whose archive answers otherwise than its manifest promises."""
     folder = tmp_path_factory.mktemp("exports")
-    export_shifted(folder / "checkpoint-2", folder / "second", "2.0")
-    export_shifted(folder / "checkpoint-3", folder / "wrong", "3.0")
+    export_shifted(folder / "checkpoint-2", folder / "second", "3.0")
+    export_shifted(folder / "checkpoint-3", folder / "wrong", "4.0")
     (folder / "first").mkdir()
     for file in ("pathmnist.mar", "manifest.json"):
         (folder / "first" / file).write_bytes((model_store / file).read_bytes())
@@ -75,7 +75,7 @@ def exports(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = read_properties(ROOT / "config.properties") | free_addresses()
-    settings |= {"models": pool_settings(), "enable_model_api": "true"}
+    settings |= {"models": pool_settings(), "engine": "exact", "enable_model_api": "true"}
     path = tmp_path_factory.mktemp("update") / "config.properties"
     write_properties(settings, path)
     return path
@@ -148,9 +148,9 @@ def versions(answers: list[tuple[str, requests.Response]], verb: str) -> list[st
 def test_an_update_and_a_rollback_under_load_fail_no_request(
     updatable: TorchServe, exports: dict[str, Path], config: Path, store: Path
 ) -> None:
-    logits = {"1.0": np.array(answer_of(updatable)["logits"])}
-    logits["2.0"] = logits["1.0"] + SHIFT
-    for version, folder in (("2.0", "second"), ("1.0", "first")):
+    logits = {"2.0": np.array(answer_of(updatable)["logits"])}
+    logits["3.0"] = logits["2.0"] + SHIFT
+    for version, folder in (("3.0", "second"), ("2.0", "first")):
         with load(updatable.url) as answers:
             wait_for(lambda: all(versions(answers, verb) for verb in VERBS))
             finished = update(config, store, exports[folder])
@@ -161,7 +161,7 @@ def test_an_update_and_a_rollback_under_load_fail_no_request(
             body = response.json()
             assert np.allclose(body["logits"], logits[body["model"]["version"]], atol=1e-3)
         for verb in VERBS:
-            assert set(versions(answers, verb)) == {"1.0", "2.0"}
+            assert set(versions(answers, verb)) == {"2.0", "3.0"}
         assert answer_of(updatable)["model"]["version"] == version
         assert requests.get(f"{updatable.url}/ready", timeout=30).status_code == 200
         assert file_digest(store / "pathmnist.mar") == file_digest(exports[folder] / "pathmnist.mar")
@@ -233,7 +233,7 @@ def test_a_new_training_run_replaces_the_model_and_keeps_its_batching(
     trained: Path, exports: dict[str, Path], tmp_path: Path
 ) -> None:
     settings = read_properties(ROOT / "config.properties") | free_addresses()
-    settings |= {"models": pool_settings(batchSize=3), "enable_model_api": "true"}
+    settings |= {"models": pool_settings(batchSize=3), "engine": "exact", "enable_model_api": "true"}
     config, store = tmp_path / "config.properties", tmp_path / "store"
     write_properties(settings, config)
     shutil.copytree(exports["first"], store)
@@ -250,7 +250,7 @@ def test_a_new_training_run_replaces_the_model_and_keeps_its_batching(
     with TorchServe(config, store, tmp_path / "run") as server:
         restarted = server.wait_until_ready()
         assert batch_sizes(server, model["version"]) == [3, 3]
-    assert before["model"]["version"] != model["version"] == f"1.0-{model['digest'][:8]}"
+    assert before["model"]["version"] != model["version"] == f"2.0-{model['digest'][:8]}"
     assert updated["model"]["digest"] == restarted["model"]["digest"] == model["digest"]
     assert np.allclose(updated["logits"], restarted["logits"], atol=1e-4)
 
