@@ -1,12 +1,13 @@
 """Score a checkpoint, or a file of probabilities: `python -m evaluation.classification --data FILE.npz --split test`.
 
-Prints the split's scores as JSON. With `--output FOLDER` writes a report on all three splits as well: evaluation.json,
-evaluation.md, confusion.svg, classes.svg and worst.png.
+Prints the split's scores as JSON. With `--output FOLDER` it also writes a report on all three splits (6,000 tiles of
+the training split): evaluation.json, evaluation.md, confusion.svg, classes.svg and worst.png.
 """
 
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sklearn.metrics import (
 from torch import Tensor
 from torchvision.models import ResNet
 
+from evaluation.outputs import spread
 from evaluation.scores import measure, with_interval
 from handler.classes import CODES, NUM_CLASSES
 from handler.model.checkpoint import Model, load_model
@@ -30,6 +32,8 @@ from training.checkpoint import SHIPPED, write_json
 from training.data import SPLITS, DataError, PathMNIST, Split, add_data_argument, load
 
 WORST = 16
+# How many training tiles are scored, evenly spaced over their split.
+TRAIN_TILES = 6000
 
 
 def predict_probabilities(
@@ -40,14 +44,15 @@ def predict_probabilities(
     With `views` up to 8 they are the mean over that many turns and mirror images of each tile.
     """
     with torch.inference_mode():
-        batches = [
-            torch.stack(
-                [network(network_input(view, preprocessing)).softmax(dim=1) for view in dihedral(tiles, views)]
-            ).mean(dim=0)
-            for batch in torch.from_numpy(split.images).split(batch_size)
-            for tiles in (canonical_tile(batch, preprocessing),)
-        ]
-    return torch.cat(batches).double().numpy()
+        batches = torch.from_numpy(split.images).split(batch_size)
+        means = [_mean_probabilities(network, batch, preprocessing, views) for batch in batches]
+    return torch.cat(means).double().numpy()
+
+
+def _mean_probabilities(network: ResNet, images: Tensor, preprocessing: Preprocessing, views: int) -> Tensor:
+    tiles = canonical_tile(images, preprocessing)
+    logits = [network(network_input(view, preprocessing)) for view in dihedral(tiles, views)]
+    return torch.stack(logits).softmax(dim=-1).mean(dim=0)
 
 
 def dihedral(tiles: Tensor, count: int = 8) -> list[Tensor]:
@@ -73,20 +78,29 @@ def read_probabilities(path: Path, index: Path | None, count: int) -> NDArray[np
     """Rows of nine probabilities from a CSV file without a header, an index before them allowed.
 
     `index` names a file with the row of each image, one number per line; without it row i belongs to image i. Raises
-    `DataError` where the numbers do not fit.
+    `DataError` if a file cannot be read or the numbers do not fit.
     """
-    table = np.loadtxt(path, delimiter=",", ndmin=2)
+    table = _read_table(path, float, 2)
     if table.shape[1] not in (NUM_CLASSES, NUM_CLASSES + 1):
         raise DataError(f"{path.name} has {table.shape[1]} columns, expected {NUM_CLASSES} or {NUM_CLASSES + 1}")
-    rows = np.arange(len(table)) if index is None else np.loadtxt(index, dtype=int, ndmin=1)
+    rows = np.arange(len(table)) if index is None else _read_table(index, int, 1)
     if len(rows) != count:
         raise DataError(f"{len(rows)} rows of probabilities for {count} images")
     if rows.min() < 0 or rows.max() >= len(table):
         raise DataError(f"the index goes from {rows.min()} to {rows.max()}, {path.name} has {len(table)} rows")
     probabilities: NDArray[np.float64] = table[rows, -NUM_CLASSES:]
-    if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > 1e-3:
+    # Written so that NaN is refused.
+    if not (probabilities.min() >= 0 and np.abs(probabilities.sum(axis=1) - 1).max() <= 1e-3):
         raise DataError(f"{path.name} does not hold probabilities")
     return probabilities
+
+
+def _read_table(path: Path, kind: type, dimensions: int) -> NDArray[Any]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of an empty file
+            return np.loadtxt(path, kind, delimiter=",", ndmin=dimensions)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path.name} cannot be read as numbers: {error}") from error
 
 
 def report(model: Model, data: PathMNIST) -> dict[str, Any]:
@@ -94,7 +108,7 @@ def report(model: Model, data: PathMNIST) -> dict[str, Any]:
     splits = {}
     worst: list[dict[str, Any]] = []
     for name in SPLITS:
-        split = data.split(name)
+        split = data.split(name) if name != "train" else spread(data.train, TRAIN_TILES)
         probabilities = predict_probabilities(model.network, split, model.preprocessing)
         splits[name] = measure(probabilities, split.labels)
         worst = worst_predictions(probabilities, split.labels, WORST)

@@ -91,6 +91,7 @@ def test_the_command_scores_a_file_of_probabilities(shared: Path) -> None:
         (np.full((4, 9), 1 / 9), [0, 1, 4], "the index goes from 0 to 4"),
         (np.full((3, 5), 0.2), None, "5 columns"),
         (np.full((3, 9), 0.5), None, "does not hold probabilities"),
+        (np.full((3, 9), np.nan), None, "does not hold probabilities"),
     ],
 )
 def test_probabilities_that_do_not_fit_are_refused(
@@ -101,6 +102,15 @@ def test_probabilities_that_do_not_fit_are_refused(
         np.savetxt(tmp_path / "index.csv", index, fmt="%d")
     with pytest.raises(DataError, match=problem):
         read_probabilities(tmp_path / "scores.csv", None if index is None else tmp_path / "index.csv", 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n", b"0.1,0.2\n0.3\n", b"\x00\xff\xfe", None])
+def test_a_file_that_holds_no_table_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"scores\.csv"):
+        read_probabilities(path, None, 3)
 
 
 def test_a_report_is_written_with_its_figures(model: Model, tmp_path: Path) -> None:
