@@ -1,4 +1,4 @@
-"""Training end to end on generated data, as a user starts it."""
+"""Training end to end on generated data, with the command-line options."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def run(data: Path, output: Path, *options: str) -> dict[str, Any]:
 
 
 def rows(output: Path, column: str) -> list[float]:
-    """A column of the curves, without its empty places."""
+    """A column of the curves, without empty cells."""
     (path,) = output.glob("curves/*/metrics.csv")
     with path.open() as file:
         return [float(row[column]) for row in csv.DictReader(file) if row[column]]
@@ -106,7 +106,7 @@ def test_classic_stops_if_validation_does_not_improve(data: Path, tmp_path: Path
 
 
 def test_classic_keeps_the_weights_that_are_best_on_validation(data: Path, tmp_path: Path) -> None:
-    # At this rate the loss jumps.
+    # At this learning rate the loss is unstable.
     run(data, tmp_path, "--init", "random", "--no-freeze", "--learning-rate", "0.03", "--epochs", "4")
     model, split = load_model(tmp_path), read_npz(data).val
     probabilities = predict_probabilities(model.network, split, model.preprocessing)

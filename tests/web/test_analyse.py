@@ -30,8 +30,8 @@ PIXELS = {"sigma": "2.5", "percentile": "99.5"}
 def ask(server: TorchServe, image: bytes, verb: str = "predictions", **options: str) -> dict[str, Any]:
     answer = requests.post(f"{server.url}/{verb}/pathmnist", data=image, params=options, timeout=120)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,9 @@ def by_state(server: TorchServe, tiles: Pixels, encode: Encode) -> dict[str, byt
     files = [encode(image) for image in (*tiles, noise)]
     with ThreadPoolExecutor(8) as pool:
         answers = pool.map(lambda file: ask(server, file, include="verdict"), files)
-        found = {answer["verdict"]["state"]: file for answer, file in zip(answers, files, strict=True)}
-    assert set(found) == {"confident", "uncertain", "unreliable"}
-    return found
+        by_state = {answer["verdict"]["state"]: file for answer, file in zip(answers, files, strict=True)}
+    assert set(by_state) == {"confident", "uncertain", "unreliable"}
+    return by_state
 
 
 def percent(share: float) -> re.Pattern[str]:
@@ -145,9 +145,9 @@ def test_an_example_is_answered_as_its_name_says(visit: Visits, server: TorchSer
     examples = json.loads((EXAMPLES / "index.json").read_text())
     assert len(examples) >= 4
     for example in examples:
-        found = ask(server, (EXAMPLES / example["file"]).read_bytes())
-        is_right = found["prediction"]["code"] == example["tissue"]
-        answered = {"right": is_right, "wrong": not is_right, "unlike": found["verdict"]["state"] == "unreliable"}
+        result = ask(server, (EXAMPLES / example["file"]).read_bytes())
+        is_right = result["prediction"]["code"] == example["tissue"]
+        answered = {"right": is_right, "wrong": not is_right, "unlike": result["verdict"]["state"] == "unreliable"}
         assert answered[example["answer"]], example
     page = visit()
     page.get_by_role("button", name=examples[0]["title"]).click()
@@ -200,8 +200,8 @@ def test_a_pixel_map_can_be_read_and_says_how_it_was_drawn(visit: Visits, server
 def test_every_contrast_is_signed_and_names_both_classes(visit: Visits, server: TorchServe) -> None:
     methods = "gradcam,occlusion,integrated_gradients,saliency"
     options = {"method": methods, "target": "STR", "contrast": "MUS", **DRAWING}
-    found = ask(server, TILE.read_bytes(), "explanations", **options)["explanations"]
-    assert [item["rendering"]["shows"] for item in found] == ["signed"] * 4
+    explanations = ask(server, TILE.read_bytes(), "explanations", **options)["explanations"]
+    assert [item["rendering"]["shows"] for item in explanations] == ["signed"] * 4
     page = visit()
     choose(page, TILE)
     wait_for_map(page)

@@ -54,9 +54,9 @@ def test_pixel_methods_are_those_with_a_value_for_each_pixel(page: Page) -> None
 def test_the_servers_figures_are_read_as_prometheus_reads_them(page: Page, server: TorchServe) -> None:
     requests.post(f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), timeout=60)
     text = requests.get(f"{server.url}/metrics", timeout=30).text
-    found = page.evaluate("text => import('/metrics.js').then((module) => module.parse(text))", text)
+    samples = page.evaluate("text => import('/metrics.js').then((module) => module.parse(text))", text)
     expected = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    names = {(item["name"], *sorted(item["labels"].items())): item["value"] for item in found}
+    names = {(item["name"], *sorted(item["labels"].items())): item["value"] for item in samples}
     for sample in expected:
         if sample.name.startswith("pathmnist_"):
             assert names[(sample.name, *sorted(sample.labels.items()))] == sample.value
@@ -83,8 +83,8 @@ def test_agreement_is_spearmans_correlation(page: Page) -> None:
         const [one, other] = maps.map((values) => ({ values, width: 14, height: 14 }));
         return module.agreement(one, other);
     })"""
-    found = page.evaluate(script, [one.tolist(), other.tolist()])
-    assert found == pytest.approx(spearmanr(one, other).statistic, abs=1e-9)
+    correlation = page.evaluate(script, [one.tolist(), other.tolist()])
+    assert correlation == pytest.approx(spearmanr(one, other).statistic, abs=1e-9)
 
 
 def test_the_model_screen_shows_the_reports(visit: Visits, server: TorchServe) -> None:

@@ -98,7 +98,7 @@ def folder(tmp_path: Path) -> Path:
 
 def violations(page: Page) -> list[tuple[str, str]]:
     """What axe finds: its rules, each with the first element against it."""
-    return [(found["id"], found["nodes"][0]["html"]) for found in Axe().run(page).response["violations"]]
+    return [(item["id"], item["nodes"][0]["html"]) for item in Axe().run(page).response["violations"]]
 
 
 def small_targets(page: Page) -> list[list[Any]]:
