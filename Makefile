@@ -1,6 +1,7 @@
 PYTHON ?= python3.11
 DATA ?= medmnist
 TEACHER ?= runs/teacher/teacher.safetensors
+SCRATCH ?= runs/scratch
 BIN := .venv/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
 SOURCES := $(wildcard handler/*.py handler/*/*.py export/*.py export/*.yaml)
@@ -44,8 +45,9 @@ check: .venv/test.stamp
 
 ## train: train a teacher if none exists, then the two recipes of the shipped weights (DATA=FILE.npz, TEACHER=FILE, ARGS)
 train: .venv/test.stamp $(TEACHER)
-	$(BIN)/python -m training.train --data $(DATA) --recipe scratch --teacher $(TEACHER) --output runs/scratch $(ARGS)
-	$(BIN)/python -m training.train --data $(DATA) --recipe finish --teacher $(TEACHER) $(ARGS)
+	$(BIN)/python -m training.train --data $(DATA) --recipe scratch --teacher $(TEACHER) $(ARGS) --output $(SCRATCH)
+	$(BIN)/python -m training.train --data $(DATA) --recipe finish --teacher $(TEACHER) \
+		--init $(SCRATCH)/pathmnist_resnet18.safetensors $(ARGS)
 
 runs/teacher/teacher.safetensors: | .venv/test.stamp
 	$(BIN)/python -m training.train --data $(DATA) --recipe teacher --output $(@D)

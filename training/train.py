@@ -99,14 +99,7 @@ def train(arguments: argparse.Namespace) -> Path:
     commit = _commit()
     recipe, data = recipe_from(arguments), load(arguments.data)
     teacher = load_teacher(arguments.teacher) if arguments.teacher else None
-    fabric = Fabric(
-        accelerator=arguments.accelerator,
-        devices=arguments.devices,
-        num_nodes=arguments.num_nodes,
-        strategy=arguments.strategy,
-        precision=fabric_precision(arguments.precision, recipe.bfloat16),
-        loggers=CSVLogger(arguments.output, name="curves", flush_logs_every_n_steps=1),
-    )
+    fabric = _fabric(arguments, recipe)
     fabric.launch()
     L.seed_everything(arguments.seed, verbose=False)
     preprocessing = preprocessing_of(recipe, data.tile_size)
@@ -140,6 +133,17 @@ def train(arguments: argparse.Namespace) -> Path:
         }
         write_result(arguments.output, network, recipe, data, preprocessing, origin)
     return Path(arguments.output)
+
+
+def _fabric(arguments: argparse.Namespace, recipe: Recipe) -> Fabric:
+    return Fabric(
+        accelerator=arguments.accelerator,
+        devices=arguments.devices,
+        num_nodes=arguments.num_nodes,
+        strategy=arguments.strategy,
+        precision=fabric_precision(arguments.precision, recipe.bfloat16),
+        loggers=CSVLogger(arguments.output, name="curves", flush_logs_every_n_steps=1),
+    )
 
 
 def write_result(

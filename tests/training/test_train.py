@@ -144,8 +144,9 @@ def test_make_train_goes_from_data_to_a_checkpoint_that_exports(data: Path, teac
         command = ["make", "--old-file", ".venv/test.stamp", "--old-file", ".venv/serve.stamp", target, *variables]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
 
-    make("train", f"DATA={data}", f"TEACHER={teacher / TEACHER_WEIGHTS}", f"ARGS={options} --output {checkpoint}")
-    assert json.loads((checkpoint / CARD).read_text())["training"]["recipe"]["name"] == "scratch"
+    inputs = [f"DATA={data}", f"TEACHER={teacher / TEACHER_WEIGHTS}", f"SCRATCH={tmp_path / 'scratch'}"]
+    make("train", *inputs, f"ARGS={options} --output {checkpoint}")
+    assert json.loads((checkpoint / CARD).read_text())["training"]["recipe"]["name"] == "finish"
     make("evaluate", f"DATA={data}", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'report'}")
     make("export", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'store'}")
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text())["splits"]["test"]["images"] == 36
