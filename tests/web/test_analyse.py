@@ -1,4 +1,4 @@
-"""What a visitor does on the first screen and with a result."""
+"""The first screen and the result of a tile."""
 
 import base64
 import json
@@ -36,7 +36,7 @@ def ask(server: TorchServe, image: bytes, verb: str = "predictions", **options: 
 
 @pytest.fixture(scope="module")
 def by_state(server: TorchServe, tiles: Pixels, encode: Encode) -> dict[str, bytes]:
-    """A generated tile, or noise, for each state of a verdict."""
+    """An image file (a generated tile or noise) for each state of a verdict."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     files = [encode(image) for image in (*tiles, noise)]
     with ThreadPoolExecutor(8) as pool:
@@ -47,7 +47,7 @@ def by_state(server: TorchServe, tiles: Pixels, encode: Encode) -> dict[str, byt
 
 
 def percent(share: float) -> re.Pattern[str]:
-    """A share as the page writes it, to the last digit shown."""
+    """A pattern for a share in the page's format."""
     value = 100 * share
     if value < 0.1:
         return re.compile("under.0.1.%")
@@ -123,7 +123,7 @@ def test_nothing_on_a_result_is_green(visit: Visits, by_state: dict[str, bytes])
 
 
 def green(page: Page, selector: str) -> list[str]:
-    """The colours of an element that are green: hues from 75 to 165 degrees with any strength."""
+    """The green colours of an element: hues from 75 to 165 degrees, unless they are nearly grey."""
     colours = page.locator(selector).first.evaluate(
         """element => ["color", "backgroundColor", "borderLeftColor", "fill"].map((name) => {
             const context = new OffscreenCanvas(1, 1).getContext("2d");
@@ -245,7 +245,7 @@ HANDED_OVER = """([type, data]) => {
 def test_a_tile_can_be_pasted_and_dropped_anywhere(way: str, path: str, visit: Visits) -> None:
     page = visit(path)
     was_taken = page.evaluate(HANDED_OVER, [way, base64.b64encode(TILE.read_bytes()).decode()])
-    # A drop that is not cancelled makes the browser leave the page.
+    # If the page does not cancel a drop, the browser opens the file.
     assert was_taken or way == "paste"
     expect(page.locator("#verdict")).to_be_visible()
     expect(page).to_have_url(re.compile("/$"))
@@ -347,7 +347,7 @@ def test_a_tiff_which_no_browser_shows_is_shown(visit: Visits, tiles: Pixels, en
 
 def test_everything_can_be_done_by_keyboard(visit: Visits) -> None:
     page = visit()
-    # The browser is told to hand dialogues over only once somebody listens, which takes a moment.
+    # Playwright intercepts file dialogues only some time after a listener is added.
     page.on("filechooser", lambda _: None)
     choose(page, TILE)
     wait_for_map(page)

@@ -1,4 +1,4 @@
-"""What the page's modules say is what the server and the reports say."""
+"""The page's modules agree with the server and the reports."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ from serving.supervisor import ROOT, TILE, TorchServe
 from tests.web.conftest import Visits
 
 TYPES = ROOT / "tests" / "web" / "types"
-# The same map as Grad-CAM in this network.
+# These give the same map as Grad-CAM in this network.
 SAME_AS_GRADCAM = {"hirescam", "xgradcam"}
 
 
@@ -63,7 +63,7 @@ def test_the_servers_figures_are_read_as_prometheus_reads_them(page: Page, serve
 
 
 def test_a_quantile_lies_in_its_bucket_in_proportion(page: Page) -> None:
-    """Against the quantiles of values that fill each bucket evenly."""
+    """Compares with the quantiles of values that are uniform in each bucket."""
     bounds, counts = [0.1, 0.25, 0.5, 1.0], [40, 30, 20, 10]
     edges = [0.0, *bounds]
     values = np.concatenate(
