@@ -212,7 +212,7 @@ def test_the_finish_recipe_continues_given_weights(trained: Path, data: Path, tm
 
 
 def test_weights_that_are_no_teacher_are_refused(trained: Path) -> None:
-    with pytest.raises(ValueError, match="no teacher"):
+    with pytest.raises(ValueError, match="not a teacher"):
         load_teacher(trained / WEIGHTS)
 
 
