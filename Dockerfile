@@ -13,8 +13,8 @@ FROM base AS build-server
 ARG VARIANT=cpu
 RUN python -m venv /opt/venv && /opt/venv/bin/pip install pip==26.3
 COPY serve.lock ./
-# The lock has a digest for every file on PyPI. PyTorch's wheels without CUDA, a twentieth of the others' size, are on its
-# own index only, so for the CPU these two are installed by version, and CUDA's libraries are left out.
+# The lock has a digest for every file on PyPI. PyTorch's wheels without CUDA are 20 times smaller, but only on PyTorch's own
+# index. The CPU variant therefore installs these two by version, and omits CUDA's libraries.
 RUN cp serve.lock install.lock \
     && if [ "$VARIANT" = cpu ]; then \
         /opt/venv/bin/pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
@@ -38,7 +38,7 @@ COPY web web
 COPY docs/evaluation docs/evaluation
 COPY docs/tile.png docs/tile.png
 USER 10001
-# The root file system may be read-only; everything is written below /tmp.
+# The root file system may be read-only: the server writes only to /tmp.
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=20s --start-period=120s \
     CMD ["/opt/venv/bin/python", "-m", "serving", "check"]

@@ -1,6 +1,7 @@
 PYTHON ?= python3.11
 DATA ?= medmnist
 TEACHER ?= runs/teacher/teacher.safetensors
+SCRATCH ?= runs/scratch
 BIN := .venv/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
 SOURCES := $(wildcard handler/*.py handler/*/*.py export/*.py export/*.yaml)
@@ -23,38 +24,39 @@ stop:
 demo: .venv/serve.stamp
 	$(BIN)/python -m serving page
 
-## screenshots: take the pictures of docs/page/, and of every screen in runs/screens/, in a real browser
+## screenshots: take the screenshots of docs/page/, and of every screen in runs/screens/, in a real browser
 screenshots: .venv/test.stamp
 	SCREENSHOTS=1 $(BIN)/pytest -q tests/web/test_screens.py
 
-## test-quick: the tests that need no server, browser, cluster or training; under a minute
+## test-quick: run the tests that need no server, browser, cluster or training; under a minute
 test-quick: .venv/test.stamp
 	$(BIN)/pytest -m "not (server or browser or ray or slow)"
 
-## test: style, types, import rules, then every test
+## test: check style, types and import rules, then run every test
 test: .venv/test.stamp check
 	$(BIN)/pytest
 
-## check: style, types and who imports whom
+## check: check style, types and import rules
 check: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-## train: a teacher if there is none, then the two recipes of the shipped weights (DATA=FILE.npz, TEACHER=FILE, ARGS)
+## train: train a teacher if none exists, then the two recipes of the shipped weights (DATA=FILE.npz, TEACHER=FILE, ARGS)
 train: .venv/test.stamp $(TEACHER)
-	$(BIN)/python -m training.train --data $(DATA) --recipe scratch --teacher $(TEACHER) --output runs/scratch $(ARGS)
-	$(BIN)/python -m training.train --data $(DATA) --recipe finish --teacher $(TEACHER) $(ARGS)
+	$(BIN)/python -m training.train --data $(DATA) --recipe scratch --teacher $(TEACHER) $(ARGS) --output $(SCRATCH)
+	$(BIN)/python -m training.train --data $(DATA) --recipe finish --teacher $(TEACHER) \
+		--init $(SCRATCH)/pathmnist_resnet18.safetensors $(ARGS)
 
 runs/teacher/teacher.safetensors: | .venv/test.stamp
 	$(BIN)/python -m training.train --data $(DATA) --recipe teacher --output $(@D)
 
-## evaluate: the shipped checkpoint on the official test split (DATA, ARGS)
+## evaluate: evaluate the shipped checkpoint on the official test split (DATA, ARGS)
 evaluate: .venv/test.stamp
 	$(BIN)/python -m evaluation.classification --data $(DATA) $(ARGS)
 
-## report: every figure of MODEL_CARD.md and docs/evaluation, from the shipped checkpoint (DATA=FILE.npz)
+## report: compute every figure of MODEL_CARD.md and docs/evaluation from the shipped checkpoint (DATA=FILE.npz)
 report: .venv/test.stamp
 	$(BIN)/python -m evaluation.calibrate --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.verdict --data $(DATA) --output docs/evaluation
@@ -66,11 +68,11 @@ report: .venv/test.stamp
 export: .venv/serve.stamp
 	$(BIN)/python -m export $(ARGS)
 
-## loadtest: a minute of load on a server of its own, reports in runs/loadtest (ARGS, see docs/load.md)
+## loadtest: load a separate server for a minute; reports in runs/loadtest (ARGS, see docs/load.md)
 loadtest: .venv/serve.stamp .venv/loadtest.stamp model_store/manifest.json
 	$(BIN)/python -m loadtest $(ARGS)
 
-## bench: this server beside TorchServe's own handler, FastAPI, LitServe and BentoML; a quarter of an hour (ARGS)
+## bench: compare this server with TorchServe's own handler, FastAPI, LitServe and BentoML; a quarter of an hour (ARGS)
 bench: .venv/test.stamp .venv-bench/bench.stamp model_store/manifest.json
 	$(BIN)/python -m bench $(ARGS)
 
@@ -91,7 +93,7 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
 
-# pip installs for the server only files whose digest is in the lock.
+# For the server, pip installs only files whose digest is in the lock.
 .venv/serve.stamp: serve.lock | .venv/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement serve.lock
 	touch $@
@@ -100,7 +102,7 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(BIN)/pip install --quiet --disable-pip-version-check --group $* --constraint constraints.txt
 	touch $@
 
-# The servers to compare with pin other versions.
+# The servers in the comparison pin other versions.
 .venv-bench/bench.stamp: pyproject.toml bench/constraints.txt
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check pip==26.3
@@ -114,6 +116,6 @@ lock: .venv/bin/pip
 	$(BIN)/uv pip compile --quiet --group serve --constraint constraints.txt --universal --python-version 3.11 \
 		--generate-hashes --no-header --no-annotate --output-file serve.lock
 
-## clean: remove environments, caches and everything that was built
+## clean: remove environments, caches and build outputs
 clean:
 	rm -rf .venv .venv-bench .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json model_store/engines-*.json

@@ -1,1 +1,1 @@
-"""Running on clusters: Kubernetes by files, Ray by commands."""
+"""Deployment on clusters: manifests for Kubernetes, commands for Ray."""

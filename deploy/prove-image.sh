@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds the Dockerfile's target `server` and has the image answer, without a container engine:
+# Builds the Dockerfile's target `server` and tests the image, without a container engine:
 #   deploy/prove-image.sh [cpu|cuda]
-# Needs root on Debian with debootstrap and buildah, some minutes, and 20 GiB in TMPDIR; leaves nothing behind.
-# The base image is Debian's Python 3.11 under the name that the Dockerfile asks for. The machine's certificates and pip
-# settings are mounted for the build, with the folders named in MOUNTS, and do not become part of the image.
+# Needs root on Debian with debootstrap and buildah, some minutes, and 20 GiB in TMPDIR; removes all its files at the end.
+# The base image is Debian's Python 3.11 under the name used in the Dockerfile. The machine's certificates, its pip settings
+# and the folders in MOUNTS are mounted for the build; they do not become part of the image.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 variant=${1:-cpu}
@@ -42,7 +42,7 @@ user=$(store inspect --type image --format '{{.Docker.Config.User}}' pathmnist)
 folder=$(store inspect --type image --format '{{.Docker.Config.WorkingDir}}' pathmnist)
 echo "image: $(du --summarize --block-size=M "$root" | cut --fields=1), user $user, ${entrypoint[*]} ${arguments[*]}"
 
-# What a cluster grants: this user without capabilities, a read-only root, /tmp in memory, and here no network at all.
+# The restrictions of a cluster: this user without capabilities, a read-only root, /tmp in memory, and here no network.
 within() {
     chroot "$root" /usr/bin/env --ignore-environment --chdir="$folder" "${environment[@]}" PATHMNIST_TOKEN=token \
         setpriv --reuid="$user" --regid="$user" --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs "$@"

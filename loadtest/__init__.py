@@ -1,1 +1,1 @@
-"""Load on a running server, over HTTP alone."""
+"""Load tests of a running server, over HTTP only."""

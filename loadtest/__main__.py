@@ -1,7 +1,8 @@
-"""A bounded load test: `python -m loadtest`. It starts a server on free ports, asks, judges, and ends the server.
+"""A bounded load test: `python -m loadtest` starts a server on free ports, sends load, checks the objectives
+and stops the server.
 
-With --host a server that runs already is asked instead. Options it does not know go to Locust, such as
-`--shape spike --users 20 --run-time 2m`. The exit code is 0 where every objective was kept.
+`--host` tests a running server instead. Unknown options are passed to Locust, such as
+`--shape spike --users 20 --run-time 2m`. The exit code is 0 if every objective was met.
 """
 
 import argparse
@@ -20,9 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", help="address of a running server")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
-    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "loadtest", help="folder of the reports")
+    parser.add_argument("--output", type=Path, default=ROOT / "runs" / "loadtest", help="output folder of the reports")
     arguments, for_locust = parser.parse_known_args()
-    # As an exception, a signal ends the server too.
+    # Raise an exception on SIGTERM, so that the server is stopped too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     arguments.output.mkdir(parents=True, exist_ok=True)
     if arguments.host:
@@ -36,7 +37,7 @@ def run(url: str, output: Path, options: list[str]) -> int:
     """Run Locust without its web page; returns its exit code."""
     command = [sys.executable, "-m", "locust", "--locustfile", "loadtest/locustfile.py", "--host", url]
     command += ["--headless", "--only-summary", "--shape", "ramp", "--users", "4", "--run-time", "60s"]
-    # Without a grace the slowest requests, still under way at the end, would be missing from the figures.
+    # Without a grace period, the figures would miss the slowest requests, which are still running at the end.
     command += ["--stop-timeout", "60"]
     command += ["--html", str(output / "report.html"), "--csv", str(output / "stats"), *options]
     return subprocess.run(command, cwd=ROOT).returncode
@@ -44,7 +45,7 @@ def run(url: str, output: Path, options: list[str]) -> int:
 
 @contextmanager
 def server(model_store: Path) -> Iterator[str]:
-    """The address of a server that lives as long as the context."""
+    """The URL of a server that runs until the context exits."""
     with tempfile.TemporaryDirectory(prefix="pathmnist-loadtest-") as name:
         command = [sys.executable, "-m", "serving", "start", "--free-ports"]
         command += ["--model-store", str(model_store.resolve()), "--run-folder", name]

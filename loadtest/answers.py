@@ -1,4 +1,4 @@
-"""Whether an answer is right, as far as a client can tell. Reasons are fixed words, so that reports can count them."""
+"""Client-side checks of responses. Reasons are fixed strings, so that reports can count them."""
 
 import base64
 import io
@@ -13,7 +13,7 @@ MAP_SIDE = 224
 
 
 class Ledger:
-    """The class first answered for each tile, and how many answers of other processes contradict it."""
+    """The first predicted class of each tile, and the number of responses of other processes that contradict it."""
 
     def __init__(self) -> None:
         self.conflicts = 0
@@ -21,13 +21,13 @@ class Ledger:
         self._unsent: dict[str, str] = {}
 
     def agrees(self, tile: str, code: str) -> bool:
-        """Note the first class of a tile; False if a later one differs."""
+        """Record the first class of a tile. Returns False if a later class differs."""
         if tile not in self._classes:
             self._classes[tile] = self._unsent[tile] = code
         return self._classes[tile] == code
 
     def take_unsent(self) -> dict[str, str]:
-        """What was noted since the last call."""
+        """The classes recorded since the last call."""
         unsent, self._unsent = self._unsent, {}
         return unsent
 
@@ -49,9 +49,9 @@ def refusal(status: int, body: Any) -> str:
 def fault(
     body: Any, request_id: str | None, method: str | None, size: tuple[int, int] = (MAP_SIDE, MAP_SIDE)
 ) -> str | None:
-    """What is wrong with an answer of status 200 to a tile of this width and height, with one method's map or none.
+    """The first fault of a 200 response to a tile of this width and height, with one method's map or none.
 
-    None if nothing is."""
+    Returns None if the response is correct."""
     try:
         return _identity_fault(request_id) or _class_fault(body) or _map_fault(body, method, size)
     except (KeyError, TypeError, ValueError, OSError):
@@ -81,7 +81,7 @@ def _class_fault(body: Any) -> str | None:
 
 def _map_fault(body: Any, method: str | None, size: tuple[int, int]) -> str | None:
     if method is None:
-        return "explanation was not asked for" if "explanations" in body else None
+        return "explanation was not requested" if "explanations" in body else None
     (explanation,) = body["explanations"]
     if explanation["method"] != method:
         return "explanation is of another method"
@@ -101,6 +101,6 @@ def map_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _size(encoded: str) -> tuple[int, int]:
-    """Width and height from a picture's header; decoding every pixel would load the machine that makes the load."""
+    """Width and height from a picture's header. Decoding all pixels would load the client's machine."""
     with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True))) as picture:
         return picture.size

@@ -1,9 +1,13 @@
-"""Does a malformed request harm anyone? `python -m loadtest.fuzz --requests 10000` prints JSON.
+"""Fuzzes a server with malformed requests: `python -m loadtest.fuzz --requests 10000` prints JSON.
 
-It starts a server of its own and sends requests that are damaged somewhere (mutations.py). Beside them one client asks
-for predictions that have to stay right and fast. The exit code is 1 if any answer was a 5xx or no error in the common
-form, if a good answer was wrong, slow or missing, or if a worker's memory grew by more than 5 %.
-`--only NUMBER` sends one request and prints its answer.
+It starts a separate server and sends malformed requests (mutations.py), while a second client sends valid
+requests, which must stay correct and fast. The exit code is 1 if
+
+- a response was a 5xx or an error of another form,
+- a valid request got a wrong, slow or no response, or
+- a worker's memory grew by more than 5 %.
+
+`--only NUMBER` sends one request and prints the response.
 """
 
 import argparse
@@ -31,9 +35,9 @@ from loadtest.mutations import Mutation, mutation
 from loadtest.tiles import Tile, load_tiles
 
 WARM_UP = 200
-# Seconds from one good request to the next.
+# Seconds between two valid requests.
 PACE = 0.1
-# Seconds for an answer, and for one that may never come, to a request that is no whole HTTP.
+# Time limit for a response in seconds, and for one to an incomplete HTTP request, which may never come.
 PATIENCE, SHORT_PATIENCE = 60, 2
 SLOWEST = 2.0
 GROWTH = 0.05
@@ -42,7 +46,7 @@ NO_ANSWER = "no answer"
 
 @dataclass(frozen=True)
 class Outcome:
-    """An answer to a malformed request: its status, and why it is a failure, if it is."""
+    """The response to a malformed request: its status, and the reason if it is a failure."""
 
     status: int | str
     failure: str | None = None
@@ -51,7 +55,7 @@ class Outcome:
 
 @dataclass
 class Good:
-    """The requests of a client that does nothing wrong."""
+    """The requests of a client that sends valid requests."""
 
     url: str
     tile: Tile
@@ -61,7 +65,7 @@ class Good:
     logits: list[float] = field(default_factory=list)
 
     def ask(self) -> None:
-        """Send one request, every second one with a map; note its time and what is wrong with its answer."""
+        """Send one request, every second one with a map. Records its latency and any fault of the response."""
         method = "gradcam" if self.requests % 2 else None
         began = time.monotonic()
         try:
@@ -94,7 +98,7 @@ class Good:
 
 
 def send(url: str, request: Mutation) -> Outcome:
-    """Send a request as it is, on a connection of its own."""
+    """Send raw bytes on a new connection."""
     address = urlsplit(url)
     try:
         with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
@@ -104,7 +108,7 @@ def send(url: str, request: Mutation) -> Outcome:
             response.begin()
             return _outcome(response)
     except (OSError, HTTPException) as error:
-        # A server that refuses a request before its end closes the connection, and may do so before its answer is read.
+        # A server that refuses a request early closes the connection, possibly before its response is read.
         failure = f"{NO_ANSWER}: {type(error).__name__}" if request.answered else None
         return Outcome(NO_ANSWER, failure)
 
@@ -125,7 +129,7 @@ def _outcome(response: HTTPResponse) -> Outcome:
 
 
 class Fuzz:
-    """Malformed requests beside good ones, and the memory before and after."""
+    """Malformed and valid requests, and the memory before and after."""
 
     def __init__(self, url: str, seed: int) -> None:
         self._url = url
@@ -135,7 +139,7 @@ class Fuzz:
         self._failures: dict[int, str] = {}
 
     def run(self, total: int, users: int) -> dict[str, Any]:
-        """Send `total` malformed requests, `users` at a time; returns the report."""
+        """Send `total` malformed requests, `users` at a time. Returns the report."""
         self._send(range(-WARM_UP, 0), users)
         self._statuses.clear()
         before = resident()
@@ -175,13 +179,13 @@ class Fuzz:
 
 
 def problems(report: dict[str, Any]) -> Iterator[str]:
-    """Why a run has failed."""
+    """The reasons why a run failed."""
     if report["failures"]:
-        yield f"{len(report['failures'])} malformed requests had a wrong answer"
+        yield f"{len(report['failures'])} malformed requests had a wrong response"
     if report["good"]["failures"]:
-        yield "good requests failed"
+        yield "valid requests failed"
     if report["good"]["slowest_seconds"] > SLOWEST:
-        yield f"a good request took longer than {SLOWEST:g} s"
+        yield f"a valid request took longer than {SLOWEST:g} s"
     for name, (before, after) in report["memory_mib"].items():
         if name.startswith("worker") and not abs(after - before) <= GROWTH * before:
             yield f"the memory of {name} changed by more than {GROWTH:.0%}"
@@ -190,9 +194,9 @@ def problems(report: dict[str, Any]) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=10_000)
-    parser.add_argument("--users", type=int, default=2, help="malformed requests under way at a time")
+    parser.add_argument("--users", type=int, default=2, help="concurrent malformed requests")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="send the request of this number alone and print its answer")
+    parser.add_argument("--only", type=int, help="send only the request of this number and print the response")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     arguments = parser.parse_args()
     with server(arguments.model_store) as url:

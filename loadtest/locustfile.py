@@ -1,4 +1,4 @@
-"""Locust's entry point: the requests, the judgement of answers, and when a run has failed.
+"""Locust's entry point: requests, checks of responses, and the exit code.
 
 `python -m locust -f loadtest/locustfile.py --host URL`; `docs/load.md` has the options.
 """
@@ -20,7 +20,7 @@ from loadtest.answers import Ledger, fault, refusal
 from loadtest.slo import Measured, SloError, judge, read_objectives
 from loadtest.tiles import Tile, TilesError, load_tiles
 
-# Of ten requests, by name.
+# Requests of each name out of ten.
 MIX = {"predict": 6, "gradcam": 3, "integrated_gradients": 1}
 TOLERANCE = 0.07
 
@@ -44,7 +44,7 @@ class TileUser(FastHttpUser):
 
     @task(MIX["integrated_gradients"])
     def integrated_gradients(self) -> None:
-        # The server caches maps by tile and parameters; a tolerance of its own keeps each request's work real.
+        # The server caches maps by tile and parameters; a unique tolerance bypasses the cache.
         tolerance = TOLERANCE * random.uniform(0.999, 1.001)
         path = f"/explanations/pathmnist?method=integrated_gradients&tolerance={tolerance:.9f}"
         self._ask("integrated_gradients", path, "integrated_gradients")
@@ -52,14 +52,14 @@ class TileUser(FastHttpUser):
     def _ask(self, name: str, path: str, method: str | None) -> None:
         tile = random.choice(self.tiles)
         headers = {"Content-Type": "application/octet-stream"}
-        # Locust's annotation leaves out bytes, which are sent as they are.
+        # Locust's annotation omits bytes, which are sent unchanged.
         body: Any = tile.image
         with self.client.post(path, data=body, headers=headers, name=name, catch_response=True) as response:
             if reason := self._reason(response, tile, method):
                 response.failure(reason)
 
     def _reason(self, response: Any, tile: Tile, method: str | None) -> str | None:
-        """Why a response is a failure; None if it is not."""
+        """The reason if a response is a failure, otherwise None."""
         if response.status_code == 0:
             return "no answer"
         try:
@@ -76,14 +76,16 @@ class TileUser(FastHttpUser):
 
 def add_options(parser: LocustArgumentParser, **_: Any) -> None:
     group = parser.add_argument_group("PathMNIST options")
-    group.add_argument("--shape", choices=list(shapes.SHAPES), default="constant", help="how users come and go")
-    group.add_argument("--pace", type=float, default=1, help="seconds from one request of a user to the next")
+    group.add_argument(
+        "--shape", choices=list(shapes.SHAPES), default="constant", help="number of active users over time"
+    )
+    group.add_argument("--pace", type=float, default=1, help="seconds between a user's requests")
     group.add_argument(
         "--tiles", default="", help="folder of images, also in subfolders, or MedMNIST's .npz; default: generated"
     )
     group.add_argument("--tile-count", type=int, default=64)
-    group.add_argument("--seed", type=int, default=0, help="which tiles are generated or drawn")
-    group.add_argument("--slo", default=str(Path(__file__).parent / "slo.toml"), help="objectives, a TOML file")
+    group.add_argument("--seed", type=int, default=0, help="seed that selects the tiles")
+    group.add_argument("--slo", default=str(Path(__file__).parent / "slo.toml"), help="TOML file of objectives")
 
 
 def choose_shape(environment: Environment, **_: Any) -> None:
@@ -98,7 +100,7 @@ def choose_shape(environment: Environment, **_: Any) -> None:
 
 
 def prepare(environment: Environment, **_: Any) -> None:
-    """In every process; by then a worker has the master's options."""
+    """Runs in every process, after a worker has received the master's options."""
     options = _options(environment)
     TileUser.tiles = _tiles(options)
     TileUser.ledger = Ledger()
@@ -113,7 +115,7 @@ def compare_classes(client_id: str, data: dict[str, Any]) -> None:
 
 
 def conclude(environment: Environment, **_: Any) -> None:
-    """Print which objectives were kept and missed; the exit code is 1 if any was missed."""
+    """Print the objectives that were met and missed. The exit code is 1 if any was missed."""
     runner = environment.runner
     if runner is None or isinstance(runner, WorkerRunner):
         return

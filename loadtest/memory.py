@@ -1,4 +1,4 @@
-"""Resident memory of the server's processes, which are children of this one."""
+"""Resident memory of the server's processes, which are children of this process."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import psutil
 
 MIB = 2**20
 WARM_UP = 0.2
-# A part of each process's command line, and its name in a report; a worker has its own number there.
+# A part of each process's command line, and its name in the report, to which workers add their number.
 PROCESSES = {
     "model_service_worker.py": "worker",
     "org.pytorch.serve.ModelServer": "frontend",
@@ -33,7 +33,7 @@ def _processes() -> Iterator[tuple[str, psutil.Process]]:
 
 @dataclass
 class Memory:
-    """Readings, each with the number of requests that were answered until then."""
+    """Readings, each with the number of requests answered so far."""
 
     requests: list[int] = field(default_factory=list)
     sizes: dict[str, list[float]] = field(default_factory=dict)
@@ -44,8 +44,8 @@ class Memory:
             self.sizes.setdefault(name, []).append(size)
 
     def to_json(self) -> dict[str, Any]:
-        """By process: MiB at the start, after the warm-up and at the end, and the slope since in MiB a thousand
-        requests."""
+        """For each process: MiB at the start, after the warm-up and at the end, and the slope after that in MiB per
+        thousand requests."""
         first = sum(moment < WARM_UP * self.requests[-1] for moment in self.requests)
         report = {}
         for name, sizes in sorted(self.sizes.items()):

@@ -1,6 +1,6 @@
-"""Malformed requests, as bytes on the wire: each is a good request of some kind, damaged somewhere.
+"""Malformed requests as raw bytes: valid requests with random damage.
 
-A request depends on its seed and number alone, so a failure can be sent again.
+A request depends only on its seed and number, so failures are reproducible.
 """
 
 import base64
@@ -20,7 +20,7 @@ from loadtest.tiles import generate
 SIDE = 64
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF")
 BOUNDARY = "fuzz-boundary"
-# Names and values near legal ones; none asks for long work.
+# Names and values close to valid ones. None requires long computation.
 NAMES: tuple[str, ...] = (
     "explain",
     "method",
@@ -85,7 +85,7 @@ Chance = np.random.Generator
 
 @dataclass(frozen=True)
 class Mutation:
-    """A request. `answered` says whether it is whole HTTP, so that an answer has to come."""
+    """A request. `answered` is true if it is complete HTTP, so the server must respond."""
 
     kind: str
     data: bytes
@@ -93,14 +93,14 @@ class Mutation:
 
 
 def mutation(seed: int, number: int) -> Mutation:
-    """The request of this number."""
+    """The request with this number."""
     chance = np.random.default_rng((seed, number))
     kind = tuple(KINDS)[number % len(KINDS)]
     return KINDS[kind](chance)
 
 
 def damaged(data: bytes, chance: Chance) -> bytes:
-    """Bytes with flips, a missing tail, a hole, foreign bytes, or a part that is repeated."""
+    """Bytes with flipped, truncated, removed, inserted or repeated parts."""
     changed = bytearray(data)
     start = int(chance.integers(0, len(data)))
     end = start + int(chance.integers(1, 64))

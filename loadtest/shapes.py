@@ -7,19 +7,19 @@ from typing import ClassVar
 from locust import LoadTestShape
 
 DEFAULT_SECONDS = 60
-# Locust warns if one process starts more users in a second.
+# Locust warns if one process starts more users per second.
 FASTEST_SPAWN = 100
 
 
 class Shape(LoadTestShape):
-    """A curve from the run's start (0) to its end (1)."""
+    """The number of users over a run, from its start (0) to its end (1)."""
 
     abstract: ClassVar[bool] = True
     use_common_options: ClassVar[bool] = True
 
     @abstractmethod
     def share(self, moment: float) -> float:
-        """The share of the users that ask at this moment."""
+        """The share of active users at this moment."""
 
     def tick(self) -> tuple[int, float] | None:
         assert self.runner is not None
@@ -40,14 +40,14 @@ class Constant(Shape):
 
 
 class Ramp(Shape):
-    """Evenly up: where does latency leave its plateau?"""
+    """A linear increase: shows at which load the latency rises."""
 
     def share(self, moment: float) -> float:
         return moment
 
 
 class Step(Shape):
-    """Five stairs, each long enough to settle."""
+    """Five steps, each long enough to reach a steady state."""
 
     stairs = 5
 
@@ -56,14 +56,14 @@ class Step(Shape):
 
 
 class Spike(Shape):
-    """A tenth of the users, all of them for the middle fifth, a tenth again: does the queue drain?"""
+    """A tenth of the users, all of them for the middle fifth, then a tenth: shows whether the queue drains."""
 
     def share(self, moment: float) -> float:
         return 1 if 0.4 <= moment < 0.6 else 0.1
 
 
 class Soak(Shape):
-    """All users after a short ramp, for a run of hours: does anything grow?"""
+    """All users after a short ramp, for runs of hours: shows whether memory or latency grow."""
 
     ramp = 0.05
 

@@ -1,4 +1,4 @@
-"""Service level objectives: read from a TOML file, judged after a run."""
+"""Service level objectives: read from a TOML file, checked after a run."""
 
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 class SloError(ValueError):
-    """The file of objectives cannot be used."""
+    """The file of objectives is invalid."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What requests of one name promise; times in milliseconds."""
+    """The limits for requests of one name. Times are in milliseconds."""
 
     p50: float
     p95: float
@@ -34,7 +34,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One objective, and whether it was kept."""
+    """One objective, and whether it was met."""
 
     name: str
     quantity: str
@@ -52,14 +52,14 @@ class Verdict:
 
 
 def read_objectives(path: Path) -> dict[str, Objective]:
-    """Objectives by the name of the requests; raises `SloError` if one is incomplete or has an unknown word."""
+    """Objectives by request name. Raises `SloError` if one is incomplete or has an unknown key."""
     try:
         tables = tomllib.loads(path.read_text())
         objectives = {name: Objective(**table) for name, table in tables.items()}
     except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
         raise SloError(f"{path.name}: {error}") from error
     if not objectives:
-        raise SloError(f"{path.name} holds no objective")
+        raise SloError(f"{path.name} contains no objective")
     return objectives
 
 

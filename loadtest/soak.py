@@ -1,7 +1,8 @@
-"""Does memory grow with the number of requests? `python -m loadtest.soak --requests 6000` prints JSON.
+"""Measures memory over many requests: `python -m loadtest.soak --requests 6000` prints JSON.
 
-It starts a server of its own, sends predictions, every tenth with a map and every twentieth an explanation, and reads
-the resident memory of each process as it goes. The first fifth, in which caches and heaps fill, is not in the slope.
+It starts a separate server and sends predictions; every tenth request has a map, and every twentieth is an explanation.
+Meanwhile it reads the resident memory of each process. The slope excludes the first fifth, in which caches and heaps
+fill.
 """
 
 import argparse
@@ -26,7 +27,7 @@ TILES = 32
 
 
 class Soak:
-    """A number of requests that several users share, their failures, and the memory meanwhile."""
+    """Requests shared by several users, their failures, and the memory readings."""
 
     def __init__(self, url: str, total: int, seconds: float) -> None:
         self._url = url
@@ -41,7 +42,7 @@ class Soak:
         self._memory.read(0)
 
     def ask(self) -> None:
-        """Send requests, as one user, until all are sent or the time is over."""
+        """Send requests, as one user, until all are sent or the time is up."""
         with requests.Session() as session:
             for number in self._remaining():
                 self._note(_ask(session, self._url, number, self._tiles[number % TILES]))
@@ -72,7 +73,7 @@ class Soak:
 
 
 def soak(url: str, total: int, users: int, minutes: float) -> dict[str, Any]:
-    """Send `total` requests, `users` at a time, or as many as `minutes` allow; returns the report."""
+    """Send `total` requests, `users` at a time, or as many as `minutes` allow. Returns the report."""
     run = Soak(url, total, minutes * 60)
     with ThreadPoolExecutor(users) as pool:
         for user in [pool.submit(run.ask) for _ in range(users)]:
@@ -81,7 +82,7 @@ def soak(url: str, total: int, users: int, minutes: float) -> dict[str, Any]:
 
 
 def _ask(session: requests.Session, url: str, number: int, tile: Tile) -> str | None:
-    """Send one request; returns why its answer is wrong, None if it is right."""
+    """Send one request. Returns the fault of the response, or None if it is correct."""
     verb, option, method = _route(number)
     options = {option: method} if method else {}
     response = session.post(f"{url}/{verb}/pathmnist", params=options, data=tile.image, timeout=120)
@@ -101,8 +102,8 @@ def _route(number: int) -> tuple[str, str, str | None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=6000)
-    parser.add_argument("--users", type=int, default=4, help="requests under way at a time")
-    parser.add_argument("--minutes", type=float, default=60, help="end after this time even if requests are left")
+    parser.add_argument("--users", type=int, default=4, help="concurrent requests")
+    parser.add_argument("--minutes", type=float, default=60, help="time limit of the run")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     arguments = parser.parse_args()
     with server(arguments.model_store) as url:

@@ -1,4 +1,4 @@
-"""The images that a load test sends: generated tiles, or those of a file or a folder."""
+"""The images of a load test: generated tiles, or tiles from a file or a folder."""
 
 import hashlib
 import io
@@ -12,48 +12,48 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 SIDE = 224
-# Haematoxylin, eosin, stroma and slide: what a generated tile's regions are coloured with.
+# Colours of a generated tile's regions: haematoxylin, eosin, stroma and slide.
 STAINS = np.array([(94, 60, 140), (205, 120, 170), (232, 190, 215), (242, 240, 243)], np.float32)
 
 
 class TilesError(ValueError):
-    """A source of tiles that cannot be used."""
+    """The source of tiles is invalid."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """An image file, and its width and height in pixels as it is shown."""
+    """An image file, and its displayed width and height in pixels."""
 
     image: bytes
     size: tuple[int, int]
 
     @property
     def key(self) -> str:
-        """The same in every process for the same bytes."""
+        """A digest of the bytes, equal in all processes."""
         return hashlib.sha256(self.image).hexdigest()[:16]
 
 
 def load_tiles(source: Path | None, count: int, seed: int) -> list[Tile]:
-    """At most `count` tiles: generated ones without a source, otherwise a random choice of the images in a MedMNIST
-    file or in a folder and its subfolders. Raises `TilesError` if there is none."""
+    """At most `count` tiles. Without a source they are generated, otherwise drawn at random from a MedMNIST file or
+    from a folder and its subfolders. Raises `TilesError` if the source contains no images."""
     if source is None:
         return [Tile(generate(seed + number), (SIDE, SIDE)) for number in range(count)]
     candidates = _files(source, seed) if source.is_dir() else _from_npz(source, count, seed)
     tiles = list(islice((tile for image in candidates if (tile := _as_tile(image))), count))
     if not tiles:
-        raise TilesError(f"{source} holds no images")
+        raise TilesError(f"{source} contains no images")
     return tiles
 
 
 def _files(folder: Path, seed: int) -> Iterator[bytes]:
-    """The files of a folder and its subfolders in random order, so that a few are of all classes."""
+    """The files of a folder and its subfolders in random order, so that a small sample covers all classes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for number in np.random.default_rng(seed).permutation(len(files)):
         yield files[number].read_bytes()
 
 
 def _as_tile(file: bytes) -> Tile | None:
-    """None if the file is no image."""
+    """The tile, or None if the file is not an image."""
     try:
         with Image.open(io.BytesIO(file)) as image:
             image.load()
@@ -83,7 +83,7 @@ def _from_npz(path: Path, count: int, seed: int) -> Iterator[bytes]:
             raise ValueError(f"test_images is {images.dtype} {images.shape}, not uint8 [N, H, W, 3]")
         for number in np.random.default_rng(seed).permutation(len(images))[:count]:
             yield _png(images[number])
-    # numpy, zipfile and zlib each have errors of their own for damaged files.
+    # numpy, zipfile and zlib each raise their own errors for damaged files.
     except Exception as error:
         raise TilesError(f"{path.name} is not a MedMNIST file: {error}") from error
 

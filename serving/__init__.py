@@ -1,1 +1,1 @@
-"""Starting and stopping TorchServe on this machine."""
+"""Starts, stops and updates TorchServe on this machine."""

@@ -1,6 +1,6 @@
-"""`python -m serving COMMAND`: `start` runs the server until Ctrl-C, `stop` ends it from elsewhere, `check` asks it to
-predict, `page` opens its web page, `update FOLDER` moves it to the model that was exported to a folder, `engines`
-prints what was measured to choose the engine."""
+"""`python -m serving COMMAND`: `start` runs the server until Ctrl-C, `stop` stops it from another terminal, `check`
+requests a prediction, `page` opens the web page, `update FOLDER` activates the model that was exported to a folder,
+`engines` prints the measurements for the selection of the engine."""
 
 import argparse
 import signal
@@ -18,7 +18,7 @@ from serving.update import update
 
 
 def start(arguments: argparse.Namespace) -> None:
-    """Start, print ready after a real prediction, and run until the server ends or a signal arrives."""
+    """Start, print ready after a real prediction, and run until the server terminates or a signal arrives."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     server = _server(arguments)
     try:
@@ -38,7 +38,7 @@ def stop(arguments: argparse.Namespace) -> None:
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Print what a running server predicts for an example tile; exit with an error if it does not."""
+    """Print the prediction of a running server for an example tile. Exit with an error if the request fails."""
     try:
         answer = _server(arguments).ask("explanations" if arguments.explain else "predictions")
     except (OSError, ValueError) as error:
@@ -59,16 +59,16 @@ def page(arguments: argparse.Namespace) -> None:
 
 
 def engines(arguments: argparse.Namespace) -> None:
-    """Print the images per second of each engine, as the first start on this machine measured them."""
+    """Print the images per second of each engine, measured at the first start on this machine."""
     tables = selections(arguments.model_store)
     if not tables:
-        sys.exit("engines: nothing is measured yet; start the server once")
+        sys.exit("engines: no measurements yet; start the server once")
     print("\n\n".join(tables))
 
 
 def update_model(arguments: argparse.Namespace) -> None:
     if arguments.folder is None:
-        sys.exit("update: name the folder of an export")
+        sys.exit("update: give the folder of an export")
     settings = read_settings(read_properties(arguments.config))
     print(f"serving {update(settings, arguments.model_store, arguments.folder)}")
 
@@ -87,9 +87,11 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--run-folder", type=Path, default=ROOT / ".run", help="logs and temporary files")
-    parser.add_argument("--edge-address", help="in place of the config file's, such as http://0.0.0.0:8080")
-    parser.add_argument("--explain", action="store_true", help="for check: ask for an explanation too")
-    parser.add_argument("--free-ports", action="store_true", help="beside another server: any free loopback ports")
+    parser.add_argument("--edge-address", help="overrides the config file, such as http://0.0.0.0:8080")
+    parser.add_argument("--explain", action="store_true", help="for check: request an explanation too")
+    parser.add_argument(
+        "--free-ports", action="store_true", help="use free loopback ports, to run beside another server"
+    )
     arguments = parser.parse_args()
     commands = {
         "start": start,

@@ -1,4 +1,4 @@
-"""Prints how the workers chose the engine of the predictions (handler/model/selection.py writes the files)."""
+"""Prints the measurements that selected the engine for predictions (written by handler/model/selection.py)."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,13 @@ from typing import Any
 
 
 def selections(model_store: Path) -> list[str]:
-    """A table for each kept selection, the latest first. Files that cannot be read are skipped."""
+    """A table for each stored selection, the latest first. Unreadable files are skipped."""
     files = sorted(model_store.glob("engines-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [table(content) for content in map(_read, files) if content]
 
 
 def table(selection: dict[str, Any]) -> str:
-    """The conditions, and a row for each engine; the one that serves is marked."""
+    """The conditions, and a row for each engine. The selected engine is marked."""
     conditions = selection["conditions"]
     lines = [
         f"{conditions['processor']}, {conditions['threads']} threads, model {conditions['model'][:12]}",

@@ -1,15 +1,15 @@
-"""Addresses: who can reach one, how to write one, and free ones."""
+"""Addresses and ports: parsing, reachability, and free ports."""
 
 import socket
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-# Settings of config.properties that hold addresses and ports.
+# Settings in config.properties that contain addresses and ports.
 ADDRESSES = ("edge_address", "inference_address", "management_address", "metrics_address")
 GRPC_PORTS = ("grpc_inference_port", "grpc_management_port")
 
 
-# A server that listens on every interface is reached through one of them.
+# Clients on this machine reach a server on all interfaces through loopback.
 EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -21,7 +21,7 @@ def reachable(address: str) -> str:
 
 
 def port_of(address: str) -> int:
-    """The port of an address, or the default one of its scheme."""
+    """The port of an address, or the default port of its scheme."""
     parts = urlsplit(address)
     return parts.port if parts.port is not None else {"https": 443}.get(parts.scheme, 80)
 
@@ -35,7 +35,7 @@ def is_loopback(host: str) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different unused ports of the loopback interface."""
+    """Distinct unused ports of the loopback interface."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [item.getsockname()[1] for item in sockets]
     for item in sockets:
@@ -44,7 +44,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_addresses() -> dict[str, str]:
-    """Settings that put every address on a free loopback port."""
+    """Settings that assign a free loopback port to every address."""
     ports = iter(free_ports(len(ADDRESSES) + len(GRPC_PORTS)))
     addresses = {name: f"http://127.0.0.1:{next(ports)}" for name in ADDRESSES}
     return addresses | {name: str(next(ports)) for name in GRPC_PORTS}

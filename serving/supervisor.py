@@ -1,4 +1,4 @@
-"""One process group of TorchServe and its edge: configure, start, prove ready, stop."""
+"""Runs TorchServe and its edge as one process group: configure, start, check readiness, stop."""
 
 import hashlib
 import json
@@ -30,15 +30,15 @@ LOGGING = ROOT / "serving" / "log4j2.xml"
 
 
 class ServerError(RuntimeError):
-    """TorchServe cannot start, or started and does not answer."""
+    """TorchServe cannot start, or does not respond."""
 
 
 class TorchServe:
     """TorchServe with its Java frontend, its workers and the edge, on the addresses of a config file.
 
-    `settings` replace or add lines of that file. Everything TorchServe writes (logs, keys, unpacked archives, pid
-    file) goes to `run_folder`, so several servers can run side by side. All processes share a process group, which
-    `stop` ends whole.
+    `settings` override or extend that file. TorchServe writes all its files (logs, keys, unpacked archives, pid
+    file) to `run_folder`, so several servers can run side by side. All processes share a process group, which `stop`
+    terminates.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TorchServe:
 
     @property
     def url(self) -> str:
-        """Where clients of this machine go: the edge."""
+        """The edge's URL for clients on this machine."""
         return reachable(self._settings.edge_address)
 
     @property
@@ -67,17 +67,17 @@ class TorchServe:
 
     @property
     def metrics_url(self) -> str:
-        """The server of `/metrics`, with TorchServe's metrics and ours: the edge."""
+        """The server of `/metrics`, which is the edge: TorchServe's and the project's metrics."""
         return self.url
 
     @property
     def request_log(self) -> Path:
-        """A line of JSON for each request."""
+        """The request log: one line of JSON for each request."""
         return self._run_folder / "requests.jsonl"
 
     @property
     def grpc_address(self) -> str:
-        """TorchServe's inference API by gRPC."""
+        """TorchServe's gRPC inference API."""
         return f"127.0.0.1:{self._settings.grpc_inference_port}"
 
     @property
@@ -86,8 +86,8 @@ class TorchServe:
         return self._run_folder / "torchserve.log"
 
     def start(self) -> None:
-        """Start the processes; raises `ServerError` if a port is taken, the model store is empty, or its archive is not
-        the exported one."""
+        """Start the processes. Raises `ServerError` if a port is taken, the model store is empty, or its archive
+        differs from the exported one."""
         manifest = require_exported(self._model_store)
         for name, port in self._ports().items():
             require_free(name, port)
@@ -126,7 +126,7 @@ class TorchServe:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, process_group=group)
 
     def _selections(self) -> Path:
-        """Where the workers keep which engine is fastest: beside the archive, if that folder can be written."""
+        """The folder for the engine selection: beside the archive if that folder is writable."""
         return self._model_store if os.access(self._model_store, os.W_OK) else self._run_folder
 
     def _running(self) -> bool:
@@ -135,14 +135,14 @@ class TorchServe:
     def wait_until_ready(self, timeout: float = 180) -> dict[str, Any]:
         """Wait until the model in the store predicts and explains, and return the prediction; raises `ServerError`.
 
-        `/ping` is no proof: it says Healthy while workers crash again and again.
+        `/ping` is not sufficient: it reports Healthy while workers crash.
         """
         expected = json.loads((self._model_store / "manifest.json").read_text())["model"]["digest"]
         deadline = time.monotonic() + timeout
         problem = "no answer"
         while time.monotonic() < deadline:
             if not self._running():
-                raise ServerError(f"the server ended by itself:\n{self._log_tail()}")
+                raise ServerError(f"the server terminated unexpectedly:\n{self._log_tail()}")
             try:
                 answer = self.ask("predictions", deadline - time.monotonic())
                 self.ask("explanations", deadline - time.monotonic())
@@ -156,7 +156,7 @@ class TorchServe:
         raise ServerError(f"no prediction within {timeout:.0f} s ({problem}):\n{self._log_tail()}")
 
     def ask(self, verb: str, patience: float = 60) -> dict[str, Any]:
-        """The answer to an example tile; raises `OSError` or `ValueError` if none comes within `patience` seconds."""
+        """The response for an example tile. Raises `OSError` or `ValueError` if it takes over `patience` seconds."""
         request = urllib.request.Request(f"{self.url}/{verb}/pathmnist", data=TILE.read_bytes(), method="POST")
         request.add_header("Content-Type", "application/octet-stream")
         request.add_header("Authorization", f"Bearer {os.environ.get('PATHMNIST_TOKEN', '')}")
@@ -165,7 +165,7 @@ class TorchServe:
         return answer
 
     def _trust(self) -> ssl.SSLContext | None:
-        """Trust in the edge's own certificate, whatever name it was issued for: this machine asks by address."""
+        """Trusts only the edge's own certificate, with any host name, because this machine connects by IP address."""
         if not self.url.startswith("https:"):
             return None
         context = ssl.create_default_context(cafile=self._settings.edge_certificate_file)
@@ -174,12 +174,12 @@ class TorchServe:
         return context
 
     def wait(self) -> None:
-        """Block until TorchServe or the edge ends."""
+        """Block until TorchServe or the edge terminates."""
         while self._running():
             time.sleep(0.5)
 
     def stop(self) -> None:
-        """End the frontend and every worker."""
+        """Stop the edge, the frontend and every worker."""
         if self._process is None:
             return
         end_group(self._process.pid)
@@ -211,12 +211,12 @@ class TorchServe:
 
 
 def of_version(models: dict[str, Any], version: str) -> dict[str, Any]:
-    """The `models` of config.properties for another version: TorchServe looks up batching and workers by version."""
+    """`models` of config.properties for another version. TorchServe looks up batching and workers by version."""
     return {pool: {version: next(iter(versions.values()))} for pool, versions in models.items()}
 
 
 def require_free(name: str, port: int) -> None:
-    """Raise `ServerError` naming the setting, the port and, where visible, the program that holds it."""
+    """Raise `ServerError` with the setting, the port and, if visible, the program that uses it."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -242,7 +242,7 @@ def require_exported(model_store: Path) -> dict[str, Any]:
         with (model_store / ARCHIVE).open("rb") as archive:
             digest = hashlib.file_digest(archive, "sha256").hexdigest()
     except FileNotFoundError as error:
-        raise ServerError(f"{model_store.name}/ holds no exported model; run `python -m export` first") from error
+        raise ServerError(f"{model_store.name}/ contains no exported model; run `python -m export` first") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ServerError(f"{model_store.name}/manifest.json is damaged; run `python -m export` again") from error
     if digest != expected:
@@ -252,7 +252,7 @@ def require_exported(model_store: Path) -> dict[str, Any]:
 
 
 def stop_running(run_folder: Path) -> bool:
-    """End the server started with this run folder; False if there is none."""
+    """Stop the server that was started with this run folder. Returns False if there is none."""
     pid_file = run_folder / "group.pid"
     if not pid_file.is_file():
         return False
@@ -268,7 +268,7 @@ def stop_running(run_folder: Path) -> bool:
 
 
 def end_group(group: int, patience: float = 10) -> None:
-    """Ask every process of a group to end, and kill those left after `patience` seconds."""
+    """Terminate every process of a group, and kill those still alive after `patience` seconds."""
     members = _group_members(group)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:

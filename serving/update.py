@@ -1,7 +1,7 @@
-"""Another model in a running server, without a pause: `python -m serving update FOLDER`.
+"""Updates the model of a running server without downtime: `python -m serving update FOLDER`.
 
-TorchServe's management API loads the new version beside the old one; requests move over when the new version has
-answered its golden tile. A rollback is an update to the earlier folder.
+TorchServe's management API loads the new version beside the old one. Requests are switched over when the new version
+has reproduced its golden tile. A rollback is an update to the earlier folder.
 """
 
 import json
@@ -20,15 +20,15 @@ from serving.supervisor import ARCHIVE, ServerError, require_exported
 
 # One archive under two names, see config.properties.
 POOLS = ("pathmnist", "pathmnist-explain")
-# Seconds; the management API answers when the new workers have loaded their model.
+# In seconds. The management API responds when the new workers have loaded their model.
 PATIENCE = 300
 
 
 def update(settings: Settings, model_store: Path, folder: Path) -> str:
-    """Serve the export in `folder`, also after a restart; returns its version.
+    """Serve the export in `folder`, also after a restart. Returns its version.
 
-    The version before stays loaded, so that its last requests are answered; older ones are unloaded. Raises
-    `ServerError`, and leaves the server as it was, if the new model does not load or does not answer as at its export.
+    The previous version stays loaded, so that its last requests are answered; older ones are unloaded. Raises
+    `ServerError` and leaves the server unchanged if the new model does not load or differs from its export.
     """
     version = str(require_exported(folder)["model"]["version"])
     manifest = folder / "manifest.json"
@@ -49,7 +49,7 @@ def update(settings: Settings, model_store: Path, folder: Path) -> str:
 
 
 def _load(settings: Settings, archive: Path, version: str, golden: GoldenTile) -> None:
-    """Load a version into every pool, or into none."""
+    """Load a version into all pools or none."""
     management = settings.management_address
     loaded = []
     try:
@@ -72,7 +72,7 @@ def _activate(management: str, version: str) -> None:
 
 
 def _register(management: str, archive: Path, pool: str, versions: dict[str, Any]) -> bool:
-    """Load an archive with the batching and workers of the config file; False if its version is already loaded."""
+    """Load an archive with the config file's batching and workers. Returns False if its version is already loaded."""
     (limits,) = versions.values()
     options = {
         "url": archive.name,
@@ -90,7 +90,9 @@ def _require_golden(inference: str, pool: str, version: str, golden: GoldenTile)
     try:
         golden.require(_call("POST", f"{inference}/predictions/{pool}/{version}", golden.image))
     except NotReadyError as error:
-        raise ServerError(f"{pool} {version} is not the exported model, the version before stays: {error}") from error
+        raise ServerError(
+            f"{pool} {version} is not the exported model; the previous version stays active: {error}"
+        ) from error
 
 
 def _default_version(management: str, pool: str) -> str:
@@ -105,7 +107,7 @@ def _drop_all_but(management: str, pool: str, kept: set[str]) -> None:
 
 
 def _replace(source: Path, folder: Path) -> None:
-    """Replace a file at once: a reader gets the old one or the new one, complete."""
+    """Replace a file atomically: readers see either the old or the new file."""
     if source.resolve() == (folder / source.name).resolve():
         return
     scratch = folder / f".{source.name}"
@@ -114,7 +116,7 @@ def _replace(source: Path, folder: Path) -> None:
 
 
 def _call(method: str, url: str, body: bytes | None = None, accept: HTTPStatus | None = None) -> Any:
-    """The JSON of an answer; None for the one error status that is accepted."""
+    """The JSON of a response; None if its status is the accepted error status."""
     request = urllib.request.Request(url, data=body, method=method)
     if body is not None:
         request.add_header("Content-Type", "application/octet-stream")
@@ -125,7 +127,7 @@ def _call(method: str, url: str, body: bytes | None = None, accept: HTTPStatus |
         if error.status == accept:
             return None
         if error.status == HTTPStatus.METHOD_NOT_ALLOWED:
-            message = "the management API registers no model: start the server with enable_model_api=true"
+            message = "the management API cannot register models: start the server with enable_model_api=true"
             raise ServerError(message) from error
         raise ServerError(f"{method} {url}: {error.read().decode(errors='replace')}") from error
     except OSError as error:

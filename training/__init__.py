@@ -1,1 +1,1 @@
-"""Data to checkpoint to evaluation report."""
+"""Training: from the data to a checkpoint with its card."""

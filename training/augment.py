@@ -1,7 +1,8 @@
-"""Augmentation as batched tensor operations on canonical tiles, on whatever device they are.
+"""Augmentation as batched tensor operations on canonical tiles, on the tiles' device.
 
-Everything acts on float `[N, 3, S, S]` in [0, 1] before the one enlargement to the input size, so its cost does not
-grow with the input. Geometry and colour are kept apart: a teacher gets the tile between the two, a student after both.
+All operations act on float `[N, 3, S, S]` in [0, 1] before the enlargement to the input size, so their cost does
+not grow with the input. Geometry and colour are separate: a teacher gets the tile after geometry, a student after
+both.
 """
 
 import kornia.augmentation as K
@@ -24,7 +25,7 @@ class StainJitter(nn.Module):
     def __init__(self, strength: float) -> None:
         super().__init__()
         self.strength = strength
-        # A copy: averaging of weights writes into buffers too.
+        # A copy, because weight averaging also writes into buffers.
         self.register_buffer("to_density", STAINS.clone(), persistent=False)
         self.register_buffer("to_stain", torch.linalg.inv(STAINS), persistent=False)
 
@@ -86,7 +87,7 @@ def strong_geometry() -> nn.Module:
 
 
 def strong_colour(tile_size: int, blurred: float, compressed: float) -> nn.Module:
-    """Resizing, stain, colour, blur, noise and JPEG: what differs between scanners, sites and files.
+    """Resizing, stain, colour, blur, noise and JPEG: the differences between scanners, sites and files.
 
     `blurred` and `compressed` are the shares of tiles that get blur and JPEG.
     """
@@ -102,7 +103,7 @@ def strong_colour(tile_size: int, blurred: float, compressed: float) -> nn.Modul
 
 
 def mix(tiles: Tensor, labels: Tensor, probability: float) -> tuple[Tensor, Tensor]:
-    """Blend tiles with shuffled ones (mixup, arXiv 1710.09412), the share drawn from U(0, 1).
+    """Blend tiles with shuffled ones (mixup, arXiv 1710.09412). The share is drawn from U(0, 1).
 
     `labels` are class probabilities `[N, 9]` and are blended alike. Each tile is mixed with the given probability.
     """

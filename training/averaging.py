@@ -10,7 +10,7 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 def moving_average(network: nn.Module, decay: float) -> AveragedModel:
     """An exponential moving average of all weights and buffers.
 
-    Its decay grows to `decay` as (1 + n) / (10 + n), so that it forgets the random start.
+    The decay grows to `decay` as (1 + n) / (10 + n), so that the random initial weights lose their influence quickly.
     """
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Writing a trained network and its card."""
+"""Writes and reads weights and cards."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ SHIPPED = Path(__file__).parent / "checkpoints"
 
 
 def save_weights(network: nn.Module, path: Path, dtype: torch.dtype = torch.float16) -> str:
-    """Store the state dict with floating-point values as `dtype`; returns the file's SHA-256."""
+    """Store the state dict with floating-point values as `dtype`. Returns the file's SHA-256."""
     state = {
         name: (value.detach().cpu().to(dtype) if value.is_floating_point() else value.cpu()).contiguous()
         for name, value in network.state_dict().items()
@@ -43,6 +43,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write JSON the way every report here is written: indented, with a final newline."""
+    """Write indented JSON with a final newline, the format of all reports."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(values, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""PathMNIST in MedMNIST's npz schema, read whole into memory."""
+"""PathMNIST in MedMNIST's npz schema, read completely into memory."""
 
 import argparse
 import sys
@@ -18,7 +18,7 @@ SPLITS = ("train", "val", "test")
 
 
 class DataError(ValueError):
-    """The data does not fit MedMNIST's schema; the message names what is wrong."""
+    """The data does not fit MedMNIST's schema; the message states the problem."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Split:
 
 @dataclass(frozen=True)
 class PathMNIST:
-    """The three splits and the SHA-256 of the file they came from."""
+    """The three splits and the SHA-256 of their file."""
 
     train: Split
     val: Split
@@ -73,7 +73,7 @@ def load(source: str) -> PathMNIST:
 
 
 def load_or_exit(source: str) -> PathMNIST:
-    """`load` for a command: what is wrong with the data ends it with one line."""
+    """`load` for a command: exits with a one-line message if the data are invalid."""
     try:
         return load(source)
     except DataError as error:
@@ -81,9 +81,9 @@ def load_or_exit(source: str) -> PathMNIST:
 
 
 def download_official() -> Path:
-    """MedMNIST's own file in its own cache folder, downloaded by the `medmnist` package unless it is there.
+    """MedMNIST's own file in its own cache folder, downloaded by the `medmnist` package if missing.
 
-    The package compares the file's MD5. Raises `DataError` if it can neither find nor download it.
+    The package checks the file's MD5. Raises `DataError` if the file is missing and cannot be downloaded.
     """
     import medmnist
 
@@ -105,7 +105,7 @@ def read_npz(path: Path) -> PathMNIST:
     try:
         arrays = np.load(path, allow_pickle=False)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise DataError(f"{path} holds a single array, expected an npz file")
+            raise DataError(f"{path} contains a single array, expected an npz file")
         with arrays:
             splits = {name: _read_split(arrays, name) for name in SPLITS}
         digest = file_digest(path)
@@ -123,7 +123,7 @@ def read_npz(path: Path) -> PathMNIST:
 def _read_split(arrays: np.lib.npyio.NpzFile, name: str) -> Split:
     for key in (f"{name}_images", f"{name}_labels"):
         if key not in arrays:
-            raise DataError(f"missing key {key!r}; found {sorted(arrays.files)}")
+            raise DataError(f"missing key {key!r}; the file has {sorted(arrays.files)}")
     images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
     if not isinstance(images, np.ndarray) or not isinstance(labels, np.ndarray):
         raise DataError(f"{name}_images or {name}_labels is not an array in NumPy's format")
@@ -152,9 +152,9 @@ def as_tiles(split: Split) -> Tensor:
 
 
 class TileStream:
-    """The tiles of a split in one shuffled order after another, without end.
+    """An endless stream of the tiles of a split, reshuffled in each pass.
 
-    What is at a position depends on the seed alone, so a run can resume anywhere.
+    The tile at a position depends only on the seed, so a run can resume at any position.
     """
 
     def __init__(self, split: Split, seed: int) -> None:
@@ -163,7 +163,7 @@ class TileStream:
         self._order = lru_cache(maxsize=2)(partial(_shuffled, len(split), seed))
 
     def read(self, start: int, count: int) -> tuple[Tensor, Tensor]:
-        """`count` tiles uint8 `[N, 3, S, S]` from a position on, with their labels."""
+        """`count` tiles uint8 `[N, 3, S, S]` from position `start` on, with their labels."""
         size = len(self._labels)
         places = torch.arange(start, start + count)
         passes = (places // size).unique().tolist()

@@ -1,4 +1,4 @@
-"""Diffusion in continuous time: what a network learns, and how tiles are drawn from it."""
+"""Diffusion in continuous time: the training loss and the sampler."""
 
 import math
 from itertools import pairwise
@@ -12,7 +12,7 @@ from torch.nn.functional import mse_loss
 from training.unet import UNCONDITIONAL
 
 SIDE = 28
-# The share of tiles that are learned without their class.
+# The share of training tiles whose class is withheld.
 UNLABELLED = 0.1
 
 
@@ -37,7 +37,7 @@ def diffusion_loss(network: nn.Module, tiles: Tensor, labels: Tensor) -> Tensor:
 def sample(network: nn.Module, labels: Tensor, seed: int, steps: int = 50, guidance: float = 1.5) -> NDArray[np.uint8]:
     """Tiles uint8 `[N, 28, 28, 3]` of classes `labels`, by DDIM (arXiv 2010.02502).
 
-    `guidance` is the weight of the class against no class (arXiv 2207.12598); 1 leaves the class as learned.
+    `guidance` is the guidance weight (classifier-free guidance, arXiv 2207.12598); 1 means no guidance.
     """
     random = torch.Generator().manual_seed(seed)
     tiles = torch.randn(len(labels), 3, SIDE, SIDE, generator=random)

@@ -1,9 +1,9 @@
-"""Believable tiles that belong to nobody: a small class-conditional diffusion model of the training split.
+"""Synthetic tiles from a small class-conditional diffusion model of the training split.
 
     python -m training.generator train --data medmnist --output runs/generator
     python -m training.generator sample --weights runs/generator/generator.safetensors --output runs/tiles
 
-`train` learns, and continues after an interruption with `--resume`. `sample` writes PNG files named by their class.
+`train` trains the model; `--resume` continues an interrupted run. `sample` writes PNG files named by their class.
 `python -m evaluation.memorising` compares them with the training tiles.
 """
 
@@ -41,14 +41,14 @@ Pixels = NDArray[np.uint8]
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """A warm-up, then a cosine to zero."""
+    """The learning rate: a linear warm-up, then a cosine to zero."""
     return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 def train(arguments: argparse.Namespace) -> Path:
-    """Learn from the training tiles, turned and mirrored at random; returns the file of the averaged weights.
+    """Train on randomly rotated and mirrored training tiles. Returns the file of the averaged weights.
 
-    Raises `ValueError` if there is nothing to resume, or only a run with other options.
+    Raises `ValueError` if there is no run to resume, or if it had other options.
     """
     seed, steps, batch_size = arguments.seed, arguments.steps, arguments.batch_size
     stream = TileStream(load_or_exit(arguments.data).train, seed)
@@ -97,12 +97,12 @@ def _resume(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
 
 
 def load_generator(path: Path) -> UNet:
-    """Raises `ValueError` if the file is damaged or holds another network."""
+    """Read a generator. Raises `ValueError` if the file is damaged or contains another network."""
     network = UNet()
     try:
         network.load_state_dict(read_weights(path))
     except RuntimeError as error:
-        raise ValueError(f"{path} does not hold the generator's weights") from error
+        raise ValueError(f"{path} does not contain the generator's weights") from error
     return network.eval()
 
 
@@ -119,13 +119,15 @@ def write_samples(images: Pixels, labels: NDArray[np.int64], folder: Path) -> No
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    training = commands.add_parser("train", help="learn from the training split")
+    training = commands.add_parser("train", help="train on the training split")
     add_data_argument(training)
     training.add_argument("--steps", type=int, default=6000)
     training.add_argument("--batch-size", type=int, default=128)
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--precision", default="auto", help="Lightning Fabric's; auto is bfloat16 if it is fast")
-    training.add_argument("--stop-after", type=int, metavar="STEPS", help="end early; --resume continues the run")
+    training.add_argument(
+        "--stop-after", type=int, metavar="STEPS", help="stop after this many steps; continue with --resume"
+    )
     training.add_argument("--resume", action="store_true", help="continue the run in --output")
     training.add_argument("--output", type=Path, default=Path("runs/generator"))
     sampling = commands.add_parser("sample", help="write tiles of every class")
@@ -133,7 +135,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     sampling.add_argument("--per-class", type=int, default=10)
     sampling.add_argument("--seed", type=int, default=0)
     sampling.add_argument("--steps", type=int, default=50, help="of DDIM")
-    sampling.add_argument("--guidance", type=float, default=1.5, help="weight of the class; 1 is as learned")
+    sampling.add_argument("--guidance", type=float, default=1.5, help="guidance weight; 1 means no guidance")
     sampling.add_argument("--output", type=Path, required=True)
     return parser.parse_args(arguments)
 

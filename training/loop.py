@@ -1,7 +1,7 @@
-"""The training loop: augment, mix, ask the teacher, enlarge, learn. It can stop after any step and resume exactly.
+"""The training loop: augment, mix, query the teacher, enlarge, optimise. It can stop after any step and resume exactly.
 
-Chance depends on seed, step and process alone, and the order of the tiles on seed and position. Devices, processes and
-precision are Lightning Fabric's.
+Random numbers depend only on seed, step and process; the order of the tiles depends only on the seed. Lightning Fabric
+handles devices, processes and precision.
 """
 
 import json
@@ -38,7 +38,7 @@ State = dict[str, Tensor]
 
 @dataclass
 class Progress:
-    """Where a run is. `best_loss` and `waited` (validations since) serve early stopping."""
+    """The progress of a run. `best_loss` and `waited` (validations since then) are for early stopping."""
 
     step: int = 0
     best_loss: float = math.inf
@@ -47,7 +47,7 @@ class Progress:
 
 
 class Training:
-    """A network that learns from canonical tiles, and all that a run has to remember."""
+    """A network trained on canonical tiles, and the complete state of the run."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Training:
         teacher: Teacher | None = None,
         seed: int = 0,
     ) -> None:
-        """`recipe` has its lengths in steps; `network` has its initial weights."""
+        """The lengths in `recipe` are in steps. `network` has its initial weights."""
         self.fabric, self.recipe, self.preprocessing = fabric, recipe, preprocessing
         self.output, self.seed = output, seed
         self.network = network.to(memory_format=torch.channels_last)
@@ -76,16 +76,16 @@ class Training:
         self.stream = TileStream(data.train, seed)
         self.validation = data.val.sample(recipe.validation_tiles or len(data.val))
         self.progress = Progress()
-        # What a run must have in common with the one that it resumes.
+        # These values must equal those of the run to resume.
         self._identity = json.dumps([asdict(recipe), seed, data.digest, fabric.world_size])
 
     @property
     def judged(self) -> nn.Module:
-        """The network that is validated: the averaged one if there is one."""
+        """The network for validation: the averaged one if it exists."""
         return self.average.module if self.average else self.network
 
     def fit(self, stop_after: int | None = None) -> nn.Module:
-        """Train to the end, or until `stop_after` steps are done; returns the network to keep."""
+        """Train to the end, or until `stop_after` steps are done. Returns the network to keep."""
         recipe, progress = self.recipe, self.progress
         end = min(recipe.steps, stop_after or recipe.steps)
         validation_steps = recipe.validation_steps or recipe.steps
@@ -107,7 +107,7 @@ class Training:
         return self.judged
 
     def resume(self) -> None:
-        """Read the state of the run in `output`. Raises `ValueError` if it was another run or never saved."""
+        """Read the state of the run in `output`. Raises `ValueError` if it is missing or of another run."""
         path = self.output / LAST
         if not path.is_file():
             raise ValueError(f"there is nothing to resume in {self.output}")
@@ -123,7 +123,7 @@ class Training:
         return {name: self._score(shift(name, tiles))[1] for name in SHIFTS}
 
     def step(self) -> Tensor:
-        """Learn from one batch; returns its loss."""
+        """Train on one batch. Returns its loss."""
         recipe, step = self.recipe, self.progress.step
         sequence = np.random.SeedSequence((self.seed, step, self.fabric.global_rank))
         torch.manual_seed(int(sequence.generate_state(1)[0]))
@@ -145,9 +145,9 @@ class Training:
         return loss.detach()
 
     def _loss(self, tiles: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy with the labels, and in part the divergence from the teacher's softened probabilities.
+        """Cross-entropy with the labels, mixed with the divergence from the teacher's softened probabilities.
 
-        The teacher sees each tile before its colours change, so the student learns to give the same answer after it.
+        The teacher sees each tile before the colour changes, so the student learns to be invariant to them.
         """
         recipe, stage = self.recipe, self.recipe.stage_at(self.progress.step)[0]
         smoothing = recipe.label_smoothing
@@ -230,8 +230,8 @@ class Training:
     def _state(self) -> dict[str, Any]:
         parts = {"network": self.parallel, "optimizer": self.optimizer, "progress": vars(self.progress)}
         optional = {"average": self.average, "plateau": self.plateau}
-        found = {name: part for name, part in optional.items() if part is not None}
-        return {**parts, **found, "identity": self._identity}
+        present = {name: part for name, part in optional.items() if part is not None}
+        return {**parts, **present, "identity": self._identity}
 
 
 def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

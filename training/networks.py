@@ -1,4 +1,4 @@
-"""What a run starts from."""
+"""The network at the start of a run: architecture, initial weights, frozen layers."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def first_network(recipe: Recipe) -> nn.Module:
 
 
 def preprocessing_of(recipe: Recipe, tile_size: int) -> Preprocessing:
-    """How the recipe's network wants its tiles."""
+    """The preprocessing for the recipe's network."""
     if recipe.network == "efficientnet-lite0":
         return Preprocessing(tile_size, recipe.input_size, HALF, HALF)
     return Preprocessing(tile_size, recipe.input_size)
@@ -32,8 +32,8 @@ def preprocessing_of(recipe: Recipe, tile_size: int) -> Preprocessing:
 def initial_network(init: str) -> ResNet:
     """A nine-class ResNet-18 from `imagenet`, `random`, or a weights file with torchvision's parameter names.
 
-    The file is safetensors or npz. A classification layer of another size is left random. Raises `ValueError` if the
-    weights do not fit.
+    The file is safetensors or npz. A classification layer of another size is initialised at random.
+    Raises `ValueError` if the weights do not fit.
     """
     network = build_network()
     if init == "random":
@@ -56,14 +56,14 @@ def _imagenet_state() -> dict[str, Tensor]:
 
 
 def freeze(network: nn.Module, recipe: Recipe) -> None:
-    """Stop the gradients of the layers that the recipe keeps."""
+    """Disable the gradients of the layers that the recipe freezes."""
     if recipe.freeze:
         for name in FROZEN:
             network.get_submodule(name).requires_grad_(False)
 
 
 def set_training(network: nn.Module, recipe: Recipe) -> None:
-    """Training mode, except for the layers and batch statistics that the recipe keeps."""
+    """Set training mode, except for the layers and batch statistics that the recipe freezes."""
     network.train()
     if recipe.freeze:
         for name in FROZEN:

@@ -1,4 +1,4 @@
-"""Whether this machine is fast in bfloat16."""
+"""Selects the precision: bfloat16 if this machine is fast with it."""
 
 from typing import Any
 

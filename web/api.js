@@ -1,4 +1,4 @@
-/** The model's HTTP API, on this page's own origin: questions, typed answers, and every failure as one sentence. */
+/** The model's HTTP API, on this page's origin: requests, typed responses, and a one-sentence message for each failure. */
 
 import { askToken, forgetToken, storedToken } from "/token.js";
 
@@ -10,26 +10,26 @@ export const MODEL = "pathmnist";
 export const COVERAGE = 0.95;
 export const MAX_BYTES = 16 * 1024 * 1024;
 export const MAX_PIXELS = 4096 * 4096;
-/** How pictures are drawn: colours with transparency, and the tile without any map on it. */
+/** Rendering options: colours with transparency, and the tile without a map. */
 const DRAWING = { colormap: "evidence", size: "448", alpha: "0" };
-/** Pixel methods have a few extreme pixels, which would leave the others invisible. */
+/** Clips the few extreme pixels of pixel methods, which would make the others invisible. */
 const PIXEL_DRAWING = { sigma: "2.5", percentile: "99.5" };
 const PIXEL_METHODS = ["integrated_gradients", "smoothgrad", "saliency", "input_x_gradient", "guided_backprop"];
 const RETRIES = 3;
 
 /** @type {Record<string, string>} */
 const SENTENCES = {
-  not_found: "There is a server here, but not the model that this page asks for.",
-  overloaded: "The model has too much to do at the moment. Please try again in a few seconds.",
-  rate_limited: "There were too many questions from your address. Please wait a moment.",
+  not_found: "The server is reachable, but it does not serve the model of this page.",
+  overloaded: "The model is overloaded. Please try again in a few seconds.",
+  rate_limited: "There were too many requests from your address. Please wait a moment.",
   request_timeout: "The image took too long to arrive. Please try again.",
-  timeout: "The model took too long. Please try again, or ask for fewer maps.",
+  timeout: "The model took too long. Please try again, or request fewer maps.",
   out_of_memory: "The model ran out of memory. Please try again in a few seconds.",
-  internal_error: "The model failed on this image. The server’s log has the reason.",
+  internal_error: "The model failed on this image. The server’s log contains the reason.",
 };
 export const NOT_REACHABLE = "The model is not reachable. Your tile is kept; the page tries again every 3 s.";
 
-/** Why there is no answer. `isDown` if it is the server, not the question. */
+/** The reason for a failed request. `isDown` is true if the server failed, not the request. */
 export class ApiError extends Error {
   /** @param {string} message @param {string} code */
   constructor(message, code) {
@@ -40,7 +40,7 @@ export class ApiError extends Error {
 }
 
 /**
- * Class, verdict, the tile as the model sees it, and the Grad-CAM map, which costs nothing beyond the prediction.
+ * Class, verdict, the tile as the model sees it, and the Grad-CAM map, which needs no additional computation.
  * @param {Blob} file
  * @param {AbortSignal} signal
  * @returns {Promise<Answer>}
@@ -51,7 +51,7 @@ export async function classify(file, signal) {
   return { ...answer, seconds: (performance.now() - start) / 1000 };
 }
 
-/** The options of `classify`, which "copy as curl" shows too. */
+/** The options of `classify`, also used by "copy as curl". */
 export function predictionOptions() {
   const include = "verdict,confidence,prediction_set,ood,risk,canonical";
   return { explain: "gradcam", include, coverage: String(COVERAGE), ...DRAWING };
@@ -74,12 +74,12 @@ export function explanationOptions({ method, target, contrast }) {
   return { method, target, include: "none", ...(contrast ? { contrast } : {}), ...drawing };
 }
 
-/** The server's figures in Prometheus' text format. */
+/** The server's metrics in Prometheus' text format. */
 export async function metrics() {
   return (await ask("/metrics", {})).text();
 }
 
-/** Whether the model answers its golden tile. */
+/** Whether the server is ready. */
 export async function isReady() {
   try {
     return (await fetch("/ready")).ok;
@@ -102,7 +102,7 @@ async function post(verb, options, body, signal) {
 }
 
 /**
- * Ask, with the visitor's token if there is one, until the server accepts it and has room.
+ * Send a request with the visitor's token, if any. Retries until the token is accepted and the queue has room.
  * @param {string} path
  * @param {RequestInit} request
  */
@@ -134,7 +134,7 @@ async function send(path, request) {
   }
 }
 
-/** The error in a refusal. @param {Response} response @returns {Promise<{code: string, message: string}>} */
+/** The error in a failed response. @param {Response} response @returns {Promise<{code: string, message: string}>} */
 async function refusal(response) {
   try {
     const { code, message } = (await response.json()).error;

@@ -1,4 +1,4 @@
-/** The page's frame: addresses, shortcuts, light and dark, and the connection to the model. */
+/** The page's frame: routing, shortcuts, light and dark theme, and the connection to the model. */
 
 import { byId, h } from "/dom.js";
 import { health } from "/health.js";
@@ -30,7 +30,7 @@ const SCREENS = {
 
 let leave = () => {};
 
-/** Show the screen of the present address. */
+/** Show the screen of the current URL. */
 async function show() {
   const open = await (SCREENS[location.pathname] ?? SCREENS["/"])();
   const main = byId("main");
@@ -54,7 +54,7 @@ export function go(address) {
   return show();
 }
 
-/** Links within the page change the screen without a load. @param {MouseEvent} event */
+/** Follow links within the page without a page load. @param {MouseEvent} event */
 function follow(event) {
   const link = /** @type {HTMLElement} */ (event.target).closest("a");
   const isPlain = !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) && event.button === 0;
@@ -116,7 +116,7 @@ session.addEventListener("failure", () => {
   if (session.failure?.isDown) health.look();
 });
 session.restore();
-// A tile that was chosen on another screen is shown on the first.
+// A tile chosen on another screen is shown on the first.
 session.addEventListener("tile", () => {
   if (session.tile && location.pathname !== "/" && location.pathname !== "/compare") go("/");
 });

@@ -1,4 +1,4 @@
-/** Charts as SVG in the page's own colours: they follow light and dark, and screen readers get the numbers. */
+/** SVG charts in the colours of the page's theme, with the numbers for screen readers. */
 
 import { h, svg } from "/dom.js";
 
@@ -15,7 +15,7 @@ export function dotPlot(label, dots) {
     chartRow(name, note, [
       ...[0, 25, 50, 75, 100].map((tick) => svg("line", { class: "grid", x1: tick, x2: tick, y1: 0, y2: 20 })),
       svg("line", { class: "interval", x1: 100 * low, x2: 100 * high, y1: 10, y2: 10 }),
-      // A line without length has round ends, and stays round if the row is stretched.
+      // A line of zero length with round ends stays round if the row is stretched.
       svg("line", { class: "dot", x1: 100 * value, x2: 100 * value, y1: 10, y2: 10 }),
     ]),
   );

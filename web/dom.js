@@ -1,4 +1,4 @@
-/** Elements without markup in strings: text stays text, and the content policy needs no exception. */
+/** Creates elements without markup in strings, as the content security policy requires. */
 
 /** @typedef {Node | string | number | null | undefined | false} Child */
 /** @typedef {Record<string, string | number | boolean | null | undefined | EventListener | ((event: any) => void)>} Attributes */
@@ -6,8 +6,8 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * An HTML element. Attributes that are functions listen to the event of their name; true is an empty attribute, false,
- * null and undefined none.
+ * An HTML element. A function is a listener for the event of that name. True sets an empty attribute; false, null and
+ * undefined set none.
  * @template {keyof HTMLElementTagNameMap} Name
  * @param {Name} name
  * @param {Attributes} [attributes]
@@ -53,7 +53,7 @@ function node(child) {
 }
 
 /**
- * The element with an id, which index.html holds.
+ * The element with an id, defined in index.html.
  * @template {HTMLElement} [T=HTMLElement]
  * @param {string} id
  * @returns {T}
@@ -62,12 +62,12 @@ export function byId(id) {
   return /** @type {T} */ (document.getElementById(id));
 }
 
-/** Say something to screen readers. @param {string} text */
+/** Announce a text to screen readers. @param {string} text */
 export function announce(text) {
   byId("announcement").textContent = text;
 }
 
-/** A place of the size of what will come. @param {number} lines */
+/** A placeholder while content loads. @param {number} lines */
 export function skeleton(lines) {
   return h("div", { class: "skeleton", "aria-hidden": "true" }, ...Array.from({ length: lines }, () => h("span")));
 }

@@ -1,4 +1,4 @@
-/** Maps as values: read from the server's pictures, compared with each other. */
+/** Reads the values of maps from the server's pictures, and compares maps. */
 
 import { pictureOf, pixelsOf } from "/pictures.js";
 
@@ -10,7 +10,7 @@ const GRID = 14;
 const KNOWN = ["method", "target", "contrast", "rendering", "heatmap", "overlay", "unit", "cached"];
 
 /**
- * A map of an answer. The picture's opacity is the value, and blue pixels are negative.
+ * A map of a response. The picture's opacity is the value; blue pixels are negative.
  * @param {ExplanationJson} json
  * @returns {Promise<EvidenceMap>}
  */
@@ -87,15 +87,15 @@ function coarse(map) {
   return sums.map((sum, cell) => sum / Math.max(1, counts[cell]));
 }
 
-/** Ranks from 0, equal values sharing their mean rank. @param {Float64Array} values */
+/** Ranks from 0; equal values get their mean rank. @param {Float64Array} values */
 function ranks(values) {
   const order = [...values.keys()].sort((a, b) => values[a] - values[b]);
-  const found = new Float64Array(values.length);
+  const ranks = new Float64Array(values.length);
   for (let start = 0; start < order.length; ) {
     let end = start;
     while (end < order.length && values[order[end]] === values[order[start]]) end += 1;
-    for (let index = start; index < end; index += 1) found[order[index]] = (start + end - 1) / 2;
+    for (let index = start; index < end; index += 1) ranks[order[index]] = (start + end - 1) / 2;
     start = end;
   }
-  return found;
+  return ranks;
 }

@@ -1,8 +1,8 @@
-/** Numbers and lists in words. */
+/** Formats numbers and lists. */
 
 import { nameOf } from "/tissues.js";
 
-/** A share as a percentage: without decimals from 10 on, never rounded to none or all. @param {number} share */
+/** A share as a percentage: without decimals from 10 on, never rounded to 0 or 100. @param {number} share */
 export function percent(share) {
   const value = 100 * share;
   if (value < 0.1) return "under\u00a00.1\u00a0%";
@@ -31,7 +31,7 @@ export function capitalised(text) {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
-/** Classes in words: "tumour stroma or mucus". @param {string[]} codes */
+/** Class names as text: "tumour stroma or mucus". @param {string[]} codes */
 export function classes(codes) {
   return list(codes.map((code) => nameOf(code).toLowerCase()));
 }

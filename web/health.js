@@ -1,4 +1,4 @@
-/** Whether the model can be asked, looked up again and again while the page is visible. */
+/** Polls the server's readiness while the page is visible. */
 
 import { isReady } from "/api.js";
 import { byId } from "/dom.js";
@@ -6,9 +6,9 @@ import { byId } from "/dom.js";
 const SECONDS_UP = 10;
 const SECONDS_DOWN = 3;
 
-/** Tells listeners of `change`. */
+/** Dispatches `change`. */
 class Health extends EventTarget {
-  /** @type {boolean | null} null before the first look */
+  /** @type {boolean | null} null before the first check */
   isUp = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -18,7 +18,7 @@ class Health extends EventTarget {
     this.look();
   }
 
-  /** Look now, and again later. */
+  /** Check now, and schedule the next check. */
   async look() {
     clearTimeout(this.#timer);
     if (document.hidden) return;

@@ -1,9 +1,9 @@
-/** The tiles that this tab has seen. */
+/** The history: all tiles of this tab. */
 
 import { h } from "/dom.js";
 import { session } from "/session.js";
 
-/** The tiles of this tab, to open again; null if there are none. */
+/** The list of the tab's tiles, which reopens them; null if it is empty. */
 export function historyStrip() {
   if (!session.history.length) return null;
   const strip = h("ul", { class: "history", "aria-label": "Tiles of this tab" });

@@ -1,4 +1,4 @@
-/** Files that visitors choose, drop or paste: checked, cropped if they wish, and handed to the session. */
+/** Accepts chosen, dropped and pasted files: checks them, crops them on request, and passes them to the session. */
 
 import { MAX_BYTES, MAX_PIXELS } from "/api.js";
 import { byId } from "/dom.js";
@@ -8,7 +8,7 @@ import { centreOf, decode } from "/pictures.js";
 import { session } from "/session.js";
 
 const FORMATS = "PNG, JPEG, TIFF, BMP or WebP";
-/** Longer sides and longer shapes are regions of a slide rather than tiles. */
+/** Images with longer sides or larger aspect ratios are probably regions of a slide, not tiles. */
 const MAX_TILE_SIDE = 1024;
 const MAX_ASPECT = 1.25;
 const MIN_SIDE = 16;
@@ -19,7 +19,7 @@ export function chooseFile() {
   byId("file").click();
 }
 
-/** Take files from the dialogue, the clipboard, and anything dropped on the page. */
+/** Accept files from the file dialogue, the clipboard, and drag and drop. */
 export function listen() {
   const input = /** @type {HTMLInputElement} */ (byId("file"));
   input.addEventListener("change", () => {
@@ -44,7 +44,7 @@ export function listen() {
   });
 }
 
-/** Paste from the clipboard by a button, which needs the browser's permission. */
+/** Paste from the clipboard with a button, which needs the browser's permission. */
 export async function paste() {
   try {
     for (const item of await navigator.clipboard.read()) {
@@ -61,7 +61,7 @@ export async function paste() {
 export async function take(files) {
   const [first, ...others] = files;
   if (!first) {
-    showMessage(`What you dropped is not a file. Save the image, then choose it. The page takes ${FORMATS}.`);
+    showMessage(`The dropped item is not a file. Save the image, then choose it. The page accepts ${FORMATS}.`);
     return;
   }
   await check(first);

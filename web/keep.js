@@ -1,4 +1,4 @@
-/** What a visitor takes away: a report as one HTML file, and the question as a command. */
+/** Exports: a report as one HTML file, and the request as a curl command. */
 
 import { MODEL, predictionOptions } from "/api.js";
 import { announce, h } from "/dom.js";
@@ -15,7 +15,7 @@ import { flatten } from "/viewer.js";
 /** @typedef {import("/types.js").Question} Question */
 
 const DISCLAIMER = "Research software, not for clinical use: a tile’s class is not a diagnosis.";
-/** Stands for an image's source, so that this page does not load the report's images. */
+/** A placeholder for an image's source, so that this page does not load the report's images. */
 const SOURCE = "data-src";
 const STYLE =
   "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#16202a}" +
@@ -28,7 +28,7 @@ export async function downloadReport(question) {
   if (!answer || !tile) return;
   const title = h("title", {}, `${tile.name}: ${headline(answer)}`);
   const body = h("body", {}, ...(await content(answer, tile.name, question)));
-  // This page's content policy allows no styles in elements, so the report's are text.
+  // This page's content security policy forbids inline styles, so the report's styles are text.
   const head = `<head><meta charset="utf-8">${title.outerHTML}<style>${STYLE}</style></head>`;
   const text = `<!doctype html>\n<html lang="en">${head}${body.outerHTML}</html>\n`.replaceAll(` ${SOURCE}="`, ' src="');
   save(new Blob([text], { type: "text/html" }), `${tile.name.replace(/\.\w+$/, "")}-report.html`);
@@ -84,7 +84,7 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** Copy the command that asks the same of the server. */
+/** Copy the curl command for the same request. */
 export async function copyCurl() {
   const options = new URLSearchParams(predictionOptions());
   const token = sessionStorage.getItem("token") ? ' -H "Authorization: Bearer $PATHMNIST_TOKEN"' : "";

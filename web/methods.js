@@ -16,7 +16,7 @@ export const GROUPS = {
   none: "Not evidence",
 };
 
-/** HiResCAM and XGrad-CAM are the same map as Grad-CAM in this network. @type {readonly Method[]} */
+/** In this network, HiResCAM and XGrad-CAM give the same map as Grad-CAM. @type {readonly Method[]} */
 export const METHODS = [
   {
     name: "gradcam",
@@ -30,7 +30,7 @@ export const METHODS = [
     title: "Occlusion",
     group: "perturbation",
     claim: "model runs",
-    meaning: "What the score loses if a square is covered. It uses the model’s outputs only.",
+    meaning: "How much the score drops if a square is covered. It uses only the model’s outputs.",
   },
   {
     name: "integrated_gradients",
@@ -44,7 +44,7 @@ export const METHODS = [
     title: "LayerCAM",
     group: "layer",
     claim: "approximate",
-    meaning: "The last layer’s features, weighted by their positive gradients at each place.",
+    meaning: "The last layer’s features, weighted by their positive gradients at each position.",
   },
   {
     name: "gradcam_plus_plus",
@@ -79,7 +79,7 @@ export const METHODS = [
     title: "Guided backpropagation",
     group: "none",
     claim: "visual only",
-    meaning: "Shows edges, whatever the class; for comparison only.",
+    meaning: "Shows edges, independent of the class; for comparison only.",
   },
 ];
 

@@ -1,4 +1,4 @@
-/** The server's figures, from Prometheus' text format. */
+/** Parses the server's metrics from Prometheus' text format. */
 
 /**
  * @typedef {object} Sample
@@ -26,10 +26,10 @@ const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
 /** @param {string} text @returns {Sample[]} */
 export function parse(text) {
   return text.split("\n").flatMap((line) => {
-    const found = LINE.exec(line);
-    if (!found) return [];
-    const labels = Object.fromEntries([...(found[2] ?? "").matchAll(LABEL)].map(([, name, value]) => [name, value]));
-    return [{ name: found[1], labels, value: Number(found[3]) }];
+    const match = LINE.exec(line);
+    if (!match) return [];
+    const labels = Object.fromEntries([...(match[2] ?? "").matchAll(LABEL)].map(([, name, value]) => [name, value]));
+    return [{ name: match[1], labels, value: Number(match[3]) }];
   });
 }
 

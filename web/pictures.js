@@ -1,4 +1,4 @@
-/** Image files and base64 to pictures, and back. */
+/** Converts image files and base64 to pictures, and back. */
 
 /** @param {string} base64 @param {string} type */
 export function blobOf(base64, type) {
@@ -10,7 +10,7 @@ export function pictureOf(base64, type) {
   return createImageBitmap(blobOf(base64, type));
 }
 
-/** A file's picture; null if the browser cannot read it, as most cannot read TIFF. @param {Blob} file */
+/** A file's picture, or null if the browser cannot read it. Most browsers cannot read TIFF. @param {Blob} file */
 export function decode(file) {
   return createImageBitmap(file).catch(() => null);
 }

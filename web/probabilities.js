@@ -8,7 +8,7 @@ import { nameOf } from "/tissues.js";
 
 /**
  * @param {Answer} answer
- * @param {(code: string) => void} choose called with the class whose map is asked for
+ * @param {(code: string) => void} choose called with the class whose map is requested
  */
 export function probabilityCard(answer, choose) {
   const ordered = Object.entries(answer.probabilities).sort(([, a], [, b]) => b - a);

@@ -1,6 +1,6 @@
 /**
- * The measured figures, as `make report` writes them to docs/evaluation/. A figure that is not there is left out: every
- * reader returns null for it.
+ * The measured figures, which `make report` writes to docs/evaluation/. Readers return null for missing figures, and the page
+ * omits them.
  */
 
 /**
@@ -28,7 +28,7 @@
  * @property {{tiles: number | null, share: number, confidence: number, accuracy: number}[]} reliability
  * @property {{promised: number, share: number, size: number}[]} sets
  * @property {number | null} error expected calibration error
- * @property {number | null} inside share of test tiles that are called like the training tiles
+ * @property {number | null} inside share of test tiles within the out-of-distribution threshold
  *
  * @typedef {{tumour_tiles: number, missed: number, other_tiles: number, flagged: number}} Costs
  *
@@ -123,12 +123,12 @@ export async function robustness() {
         interval: found.interval ?? null,
         inDistribution: found.in_distribution ?? null,
       }))
-      // JavaScript puts keys that are whole numbers before the others.
+      // JavaScript orders integer keys before other keys.
       .sort((a, b) => Number.parseFloat(a.strength) - Number.parseFloat(b.strength) || 0),
   }));
 }
 
-/** What it costs to flag tiles by their tumour-related share. @returns {Promise<VerdictCosts | null>} */
+/** The costs of flagging tiles by their tumour-related probability. @returns {Promise<VerdictCosts | null>} */
 export async function verdict() {
   const report = await read("verdict");
   if (!report?.test || !report.test_by_predicted_class) return null;
@@ -163,7 +163,7 @@ export function mistakes({ confusion, classes }) {
   return found.sort((a, b) => b.count / b.of - a.count / a.of);
 }
 
-/** The tiles to try. @returns {Promise<import("/types.js").Example[]>} */
+/** The example tiles. @returns {Promise<import("/types.js").Example[]>} */
 export async function examples() {
   const response = await fetch("/examples/index.json").catch(() => null);
   return response?.ok ? response.json() : [];

@@ -1,4 +1,4 @@
-/** What this tab works on: one tile, its answer and maps, and the tiles before it. Nothing leaves the tab. */
+/** The state of this tab: the current tile, its response and maps, and earlier tiles. It is stored only in the tab. */
 
 import { ApiError, classify, explain } from "/api.js";
 import { readMap } from "/evidence.js";
@@ -12,11 +12,11 @@ import { base64Of, blobOf, decode, pictureOf } from "/pictures.js";
 
 const KEY = "tiles";
 const OPEN_KEY = "isOpen";
-/** Characters that a tab may store, and tiles in its history. */
+/** Limits for the characters in the tab's storage, and for the tiles in its history. */
 const MAX_STORED = 4_000_000;
 const MAX_HISTORY = 24;
 
-/** Tells listeners of `tile` (another one, not yet answered), `answer`, `failure` and `history`. */
+/** Dispatches `tile` (a new tile, without a response), `answer`, `failure` and `history`. */
 class Session extends EventTarget {
   /** @type {Tile | null} */
   tile = null;
@@ -24,22 +24,22 @@ class Session extends EventTarget {
   answer = null;
   /** @type {Tile[]} the newest first */
   history = [];
-  /** @type {ApiError | null} why there is no answer */
+  /** @type {ApiError | null} the reason for a missing response */
   failure = null;
-  /** @type {Promise<ImageBitmap | null>} the tile's picture, as soon as there is one */
+  /** @type {Promise<ImageBitmap | null>} the tile's picture */
   picture = Promise.resolve(null);
   /** @type {Map<string, Promise<EvidenceMap>>} */
   #maps = new Map();
   #requests = new AbortController();
 
-  /** The tile and the history before a reload. */
+  /** Restore the tile and the history after a reload. */
   restore() {
     const stored = /** @type {StoredTile[]} */ (JSON.parse(sessionStorage.getItem(KEY) ?? "[]"));
     this.history = stored.map(({ name, type, data, headline }) => ({ name, blob: blobOf(data, type), headline }));
     if (this.history.length && sessionStorage.getItem(OPEN_KEY)) this.open(this.history[0]);
   }
 
-  /** Show a tile and ask the model about it. @param {Tile} tile */
+  /** Show a tile and classify it. @param {Tile} tile */
   async open(tile) {
     this.tile = tile;
     sessionStorage.setItem(OPEN_KEY, "yes");
@@ -58,7 +58,7 @@ class Session extends EventTarget {
     await this.#store();
   }
 
-  /** Ask about the tile, again if it was asked before. */
+  /** Classify the current tile, or retry it. */
   async ask() {
     const tile = this.tile;
     if (!tile) return;
@@ -87,21 +87,21 @@ class Session extends EventTarget {
     }
   }
 
-  /** A map of the tile; the same question is asked once. @param {Question} question @returns {Promise<EvidenceMap>} */
+  /** A map of the tile. Repeated requests share one response. @param {Question} question @returns {Promise<EvidenceMap>} */
   map(question) {
     const key = keyOf(question);
-    let found = this.#maps.get(key);
-    if (!found && this.tile) {
+    let map = this.#maps.get(key);
+    if (!map && this.tile) {
       const { signal } = this.#requests;
-      found = explain(this.tile.blob, question, signal).then(readMap);
-      // A failure may pass: the next time is another try.
-      found.catch(() => this.#maps.delete(key));
-      this.#maps.set(key, found);
+      map = explain(this.tile.blob, question, signal).then(readMap);
+      // A failure may be temporary, so the next call retries.
+      map.catch(() => this.#maps.delete(key));
+      this.#maps.set(key, map);
     }
-    return found ?? Promise.reject(new Error("there is no tile"));
+    return map ?? Promise.reject(new Error("there is no tile"));
   }
 
-  /** Back to the first screen; the history stays. */
+  /** Return to the first screen and keep the history. */
   close() {
     this.#requests.abort();
     this.tile = null;
@@ -116,7 +116,7 @@ class Session extends EventTarget {
     this.dispatchEvent(new Event(name));
   }
 
-  /** Keep the shown tile and as many of the others as fit, for a reload of this tab. */
+  /** Store the current tile and as many others as fit, for a reload of this tab. */
   async #store() {
     const shown = this.tile ? [this.tile, ...this.history.filter((tile) => tile !== this.tile)] : this.history;
     const kept = [];

@@ -1,4 +1,4 @@
-/** The nine classes: names, groups, what they look like and mean in colorectal cancer, and the sources that say so. */
+/** The nine classes: names, groups, appearance, meaning in colorectal cancer, and sources. */
 
 /**
  * @typedef {object} Tissue

@@ -1,4 +1,4 @@
-/** The server's token, if it has one: asked once, kept for this tab. */
+/** The server's token, if it requires one. The page asks once and stores it for this tab. */
 
 import { h } from "/dom.js";
 
@@ -14,7 +14,7 @@ export function forgetToken() {
   sessionStorage.removeItem(KEY);
 }
 
-/** Ask the visitor for the token; everyone who waits gets the same answer. */
+/** Ask the visitor for the token. Concurrent callers share one dialogue. */
 export function askToken() {
   asking ??= show().finally(() => (asking = null));
   return asking;
@@ -35,8 +35,8 @@ function show() {
       h(
         "form",
         { submit },
-        h("h2", { id: "token-title" }, "This server asks for a token"),
-        h("p", {}, "Whoever runs the server has it. It is kept in this tab until you close it."),
+        h("h2", { id: "token-title" }, "This server requires a token"),
+        h("p", {}, "The server’s operator can give it to you. It is stored in this tab until you close it."),
         h("label", { for: "token" }, "Token"),
         field,
         h("p", { class: "actions" }, h("button", { class: "primary" }, "Continue")),

@@ -1,5 +1,5 @@
 /**
- * The shapes of the server's JSON, as far as the page reads it, and of the page's own values.
+ * Types of the server's JSON, as far as the page uses it, and of the page's own values.
  *
  * @typedef {object} TestTiles Tiles of the test split with a confidence from `low` to `high`.
  * @property {number} low
@@ -28,7 +28,7 @@
  * @property {{size: number, image: string}} canonical
  * @property {ExplanationJson[]} explanations
  * @property {string[]} [notes]
- * @property {number} seconds the time from question to answer, measured by the page
+ * @property {number} seconds the time from request to response, measured by the page
  *
  * @typedef {object} ExplanationJson
  * @property {string} method
@@ -61,7 +61,7 @@
  * @typedef {object} Tile
  * @property {string} name
  * @property {Blob} blob
- * @property {string} headline the verdict in words; "" before the first answer
+ * @property {string} headline the verdict as text; "" before the first response
  *
  * @typedef {object} Example
  * @property {string} file

@@ -1,4 +1,4 @@
-/** The server's verdict in words. */
+/** Words the server's verdict. */
 
 import { h } from "/dom.js";
 import { capitalised, classes, list, percent } from "/format.js";
@@ -8,12 +8,12 @@ import { nameOf } from "/tissues.js";
 
 const STATES = { unreliable: "No reliable answer", uncertain: "Uncertain", confident: "Confident" };
 
-/** The heading of an answer. @param {Answer} answer */
+/** The heading of a verdict. @param {Answer} answer */
 export function headline({ verdict }) {
   return verdict.state === "unreliable" ? "Unlike the training tiles" : capitalised(classes(verdict.classes));
 }
 
-/** What the model says, in a sentence or two. @param {Answer} answer */
+/** The verdict in one or two sentences. @param {Answer} answer */
 export function explanation(answer) {
   const { verdict, prediction, probabilities } = answer;
   if (verdict.state === "unreliable") {
@@ -27,11 +27,11 @@ export function explanation(answer) {
 
 /** How often the model was right at this confidence. @param {Answer} answer */
 export function hitRate({ verdict }) {
-  const { test_tiles: found } = verdict;
-  if (!found) return "";
-  const range = `${percent(found.low)} to ${percent(found.high)}`;
-  const words = found.low === 0 ? `under ${percent(found.high)}` : found.high === 1 ? `${percent(found.low)} or more` : range;
-  return `Of the test tiles given ${words}, ${found.right} of ${found.tiles} were right.`;
+  const { test_tiles: bin } = verdict;
+  if (!bin) return "";
+  const range = `${percent(bin.low)} to ${percent(bin.high)}`;
+  const words = bin.low === 0 ? `under ${percent(bin.high)}` : bin.high === 1 ? `${percent(bin.low)} or more` : range;
+  return `Of the test tiles given ${words}, ${bin.right} of ${bin.tiles} were right.`;
 }
 
 /** The statement on tumour-related tissue; null if there is nothing to say. @param {Answer} answer */

@@ -1,4 +1,4 @@
-/** A tile with a map on it: zoom by wheel, pinch or buttons, and the value under the pointer. */
+/** Shows a tile with a map: zoom by wheel, pinch or buttons, and the value under the pointer. */
 
 import { h } from "/dom.js";
 import { valueAt } from "/evidence.js";
@@ -23,11 +23,11 @@ export class Viewer {
   /** @type {ImageBitmap | null} */
   #canonical = null;
   #zoom = 1;
-  /** The tile's point in the middle of the view. */
+  /** The tile's point at the centre of the view. */
   #centre = { x: 0.5, y: 0.5 };
   /** @type {Point | null} */
   #point = null;
-  /** Where the pointers that are down were last, in pixels of the page. @type {Map<number, Point>} */
+  /** The last position of each pressed pointer, in pixels of the page. @type {Map<number, Point>} */
   #pointers = new Map();
 
   /** @param {string} label */
@@ -45,7 +45,7 @@ export class Viewer {
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 
-  /** Buttons for those who have no wheel. */
+  /** Zoom buttons, for devices without a wheel. */
   zoomButtons() {
     const button = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {number} */ factor) =>
       h("button", { type: "button", class: "icon", "aria-label": label, click: () => this.zoomBy(factor) }, sign);
@@ -68,7 +68,7 @@ export class Viewer {
     this.draw();
   }
 
-  /** Mark a point and say the map's value there. @param {Point | null} point */
+  /** Mark a point and show the map's value there. @param {Point | null} point */
   mark(point) {
     this.#point = point;
     this.readout.textContent = point && this.map ? `${signed(valueAt(this.map, point.x, point.y))} ${this.map.unit}` : "";

@@ -2,7 +2,7 @@
 
 import os
 
-# Ray reads these when it is imported: it reports to nobody, and one that is started here listens on loopback alone.
+# Ray reads these at import: no usage reports, and a Ray started here listens only on loopback.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 if "RAY_ADDRESS" not in os.environ:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

@@ -1,4 +1,4 @@
-"""Opens the model archive in a process of Ray."""
+"""Opens the model archive in a Ray process."""
 
 import logging
 import os
@@ -21,8 +21,8 @@ ARCHIVE = Path(__file__).parents[2] / "model_store" / "pathmnist.mar"
 
 
 def connect() -> None:
-    """Join the cluster that `RAY_ADDRESS` names, or start one on this machine."""
-    # Without an address, Ray would look for an earlier cluster of this machine and wait for it.
+    """Join the cluster at `RAY_ADDRESS`, or start one on this machine."""
+    # Without an address, Ray would search for an earlier cluster on this machine and wait for it.
     address = os.environ.get("RAY_ADDRESS", "local")
     ray.init(address, include_dashboard=False, logging_level=logging.WARNING)
 
@@ -36,8 +36,8 @@ def open_service(archive: Path, folder: Path, pool: str) -> Service:
 def open_classifier(archive: Path, folder: Path, pool: str = "pathmnist") -> tuple[Classifier, dict[str, Any]]:
     """Unpack an archive into a folder and load it on the GPU that Ray assigned, if any; also returns its settings.
 
-    The engine is the fastest that the settings allow to a pool, or the one that PATHMNIST_ENGINE names. The selection
-    is kept beside the archive, the cache of explanations in the folder. Raises what `load_model` raises.
+    The engine is the fastest that the settings allow for the pool, or the one in PATHMNIST_ENGINE. The selection is
+    stored beside the archive, the cache of explanations in the folder. Raises the same errors as `load_model`.
     """
     with zipfile.ZipFile(archive) as file:
         file.extractall(folder)

@@ -1,7 +1,8 @@
 """Classify every image of a folder, or of an npz file of any size, into a table: `python -m deploy.ray.classify`.
 
 Each input becomes a row: `input` (the path within the folder, or the array and index), `class`, `confidence`,
-`probabilities` by class, `ood_score`, `in_distribution`, `model_digest`, and `error`, which says why the rest is empty.
+`probabilities` by class, `ood_score`, `in_distribution`, `model_digest`, and `error`, the reason if the
+other columns are empty.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from handler.isolation import together_or_alone
 logger = logging.getLogger(__name__)
 
 BATCH = 32
-# Files that a worker gets at a time, and bytes of decoded npz: small enough to keep all workers busy.
+# Files per task, and bytes per block of decoded npz: small enough to keep all workers busy.
 SHARE = 256
 BLOCK_BYTES = 4 * 1024 * 1024
 ROWS_PER_FILE = 10_000
@@ -63,7 +64,7 @@ RESULTS = pa.schema(
 
 @dataclass(eq=False)
 class Item:
-    """An image, uint8 RGB `[H, W, 3]`, or why there is none, and its prediction once there is one."""
+    """An image, uint8 RGB `[H, W, 3]`, or the error if it cannot be decoded, and its prediction when available."""
 
     name: str
     image: NDArray[np.uint8] | None = None
@@ -76,7 +77,7 @@ class Item:
 
 
 class Classify:
-    """One worker with the model of an archive: images to results."""
+    """A worker with the model of an archive. Converts images to results."""
 
     def __init__(self, archive: Path) -> None:
         self._folder = TemporaryDirectory()
@@ -118,7 +119,7 @@ class Classify:
 
 
 def read_image(row: dict[str, Any], limits: ImageLimits) -> NDArray[np.uint8]:
-    """The pixels of a row of `IMAGES`. Raises `RequestError` for what the server would refuse."""
+    """The pixels of a row of `IMAGES`. Raises `RequestError` if the server would refuse the image."""
     if row["file"] is not None:
         return decode_image(row["file"], limits).pixels
     height, width, *channels = row["shape"]
@@ -128,7 +129,7 @@ def read_image(row: dict[str, Any], limits: ImageLimits) -> NDArray[np.uint8]:
 
 
 def read_files(names: pa.Table, folder: Path) -> pa.Table:
-    """The files of a folder, by their names in `input`. One that cannot be read keeps its row, with the error."""
+    """The files of a folder, by their names in `input`. If a file cannot be read, its row contains the error."""
     return pa.Table.from_pylist([_read_file(folder, name) for name in names["input"].to_pylist()], schema=IMAGES)
 
 
@@ -142,9 +143,9 @@ def _read_file(folder: Path, name: str) -> dict[str, Any]:
 
 
 def read_npz(path: Path) -> Iterator[pa.Table]:
-    """Every stack of images in an npz file, a batch at a time, so that memory does not grow with the file.
+    """Every array of images in an npz file, in batches, so that memory does not grow with the file.
 
-    Skips other arrays, such as labels; unpickles nothing. Raises `ValueError` if the file ends early.
+    Skips other arrays, such as labels, and never unpickles. Raises `ValueError` if the file ends early.
     """
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
@@ -153,7 +154,7 @@ def read_npz(path: Path) -> Iterator[pa.Table]:
 
 
 def _stack(stream: BinaryIO, name: str) -> Iterator[pa.Table]:
-    """uint8 `[N, H, W, 3]` or `[N, H, W]` in batches; nothing for other arrays."""
+    """uint8 `[N, H, W, 3]` or `[N, H, W]` in batches. Yields nothing for other arrays."""
     read_header = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
     shape, fortran_order, dtype = read_header(stream)
     if dtype != np.uint8 or fortran_order or not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
@@ -175,7 +176,7 @@ def images_of(source: Path) -> ray.data.Dataset:
     if source.is_dir():
         names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if not path.is_dir())
         if not names:
-            raise ValueError(f"{source} holds no files")
+            raise ValueError(f"{source} contains no files")
         tables = [pa.table({"input": names[start : start + SHARE]}) for start in range(0, len(names), SHARE)]
         files = ray.data.from_arrow(tables)
         return files.map_batches(partial(read_files, folder=source), batch_format="pyarrow", batch_size=BATCH)
@@ -186,9 +187,9 @@ def images_of(source: Path) -> ray.data.Dataset:
 
 
 def classify(images: ray.data.Dataset, archive: Path, workers: int, gpus: float = 0) -> ray.data.Dataset:
-    """A row of `RESULTS` for each row of `IMAGES`, by up to `workers` processes with a core and `gpus` each.
+    """A row of `RESULTS` for each row of `IMAGES`, by up to `workers` processes with one core and `gpus` each.
 
-    If a worker dies, Ray gives its rows to another.
+    If a worker dies, Ray retries its rows on another.
     """
     return images.map_batches(
         Classify,
@@ -202,7 +203,7 @@ def classify(images: ray.data.Dataset, archive: Path, workers: int, gpus: float 
 
 
 def write(results: ray.data.Dataset, output: Path, file_format: str) -> tuple[int, int]:
-    """Write Parquet or JSON lines, and count the rows and those with an error."""
+    """Write Parquet or JSON lines; returns the number of rows and of rows with an error."""
     if file_format == "parquet":
         results.write_parquet(str(output), min_rows_per_file=ROWS_PER_FILE)
     else:
@@ -215,9 +216,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--input", type=Path, required=True, help="folder of image files, or npz file")
     parser.add_argument("--output", type=Path, required=True, help="folder, empty or new")
-    parser.add_argument("--format", choices=("parquet", "json"), default="parquet", help="json: one object a line")
+    parser.add_argument("--format", choices=("parquet", "json"), default="parquet", help="json: one object per line")
     parser.add_argument("--archive", type=Path, default=ARCHIVE, help="at the same path on every node, like the input")
-    parser.add_argument("--workers", type=int, help="at most; default: the cluster's cores minus one")
+    parser.add_argument("--workers", type=int, help="maximum; default: the cluster's cores minus one")
     parser.add_argument("--gpus", type=float, default=0, help="for each worker; 0.25 puts four on one GPU")
     arguments = parser.parse_args()
     output = arguments.output.resolve()

@@ -1,7 +1,7 @@
 """`python -m deploy.ray.serve`: the server's HTTP API on a Ray cluster, until Ctrl-C.
 
-An edge reads HTTP and hands requests to one of two pools, predictions or explanations, whose replicas batch them as
-TorchServe's workers do and come and go with the load. A request whose replica dies goes to another: it only reads.
+An edge parses HTTP and sends requests to one of two pools, predictions or explanations. Replicas batch requests like
+TorchServe's workers and scale with the load. If a replica dies, its requests are retried: they have no side effects.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from serving.ports import is_loopback, reachable
 NAME = "pathmnist"
 MAX_REQUEST_SIZE = Settings().max_request_size
 ATTEMPTS = 3
-# Seconds for one answer, the slowest legal explanation's included.
+# Time limit for a response in seconds, including the slowest valid explanation.
 PATIENCE = 300
 QUEUE = 128
 
@@ -64,7 +64,7 @@ class Classifier:
 
 
 class Edge:
-    """HTTP to requests and back, by the rules of the edge in front of TorchServe (serving/gateway/policy.py)."""
+    """Converts HTTP to requests and back, by the rules of TorchServe's edge (serving/gateway/policy.py)."""
 
     def __init__(
         self, predictions: DeploymentHandle[Any], explanations: DeploymentHandle[Any], settings: Settings, token: str
@@ -74,7 +74,7 @@ class Edge:
         self._token = token
 
     async def __call__(self, request: Request) -> Response:
-        # Ray Serve gives every request an id and puts it into the answer.
+        # Ray Serve assigns an id to every request and adds it to the response.
         identity = request_id(request.headers.get(REQUEST_ID))
         try:
             response = await self._answer(request)
@@ -124,7 +124,7 @@ class Edge:
                     status, body = await pool.respond.remote(request)
                 return Response(body, status, media_type=JSON)
             except RayActorError:
-                logger.warning("a replica died with a request, which goes to another")
+                logger.warning("a replica died; its request is retried on another")
             except BackPressureError as error:
                 raise RefusedError(503, "The queue is full.") from error
             except TimeoutError as error:
@@ -139,9 +139,9 @@ def _error(error: RefusedError) -> Response:
 def application(
     archive: Path, replicas: tuple[int, int], gpus: float = 0, token: str = "", settings: Settings | None = None
 ) -> serve.Application:
-    """Edge and pools. Each pool has from the first to the second number of `replicas`, with one core and `gpus`.
+    """The edge and the pools. `replicas` is the minimum and maximum of each pool; a replica has one core and `gpus`.
 
-    With a `token`, requests without it get 401."""
+    If `token` is set, requests without it get 401."""
 
     def pool(name: str, settings: str, batch: int) -> serve.Application:
         return serve.deployment(
@@ -170,7 +170,9 @@ def start(app: serve.Application, host: str, port: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--archive", type=Path, default=ARCHIVE, help="at the same path on every node")
-    parser.add_argument("--config", type=Path, default=ROOT / "config.properties", help="limit of a request and CORS")
+    parser.add_argument(
+        "--config", type=Path, default=ROOT / "config.properties", help="request size limit and CORS settings"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--min-replicas", type=int, default=1, help="of each pool")
@@ -185,7 +187,7 @@ def main() -> None:
     except SettingsError as error:
         parser.error(str(error))
     connect()
-    # After Ray, which sets a handler of its own.
+    # After `connect`: Ray sets its own handler.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     replicas = (arguments.min_replicas, arguments.max_replicas)
     try:

@@ -1,4 +1,5 @@
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,11 @@ def archive(model_store: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes of two cores each, on loopback, with this process as a client."""
+    """Two nodes of two cores each, on loopback, with this process as a client.
+
+    Engines are in float32, so that responses can be compared on every processor.
+    """
+    os.environ["PATHMNIST_ENGINE"] = "exact"
     node = {"num_cpus": 2, "node_ip_address": "127.0.0.1", "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
@@ -28,3 +33,4 @@ def cluster() -> Iterator[Cluster]:
     finally:
         ray.shutdown()
         cluster.shutdown()
+        del os.environ["PATHMNIST_ENGINE"]

@@ -1,4 +1,4 @@
-"""The cluster's files: against the schemas of their APIs, against each other, and their probes on a real server."""
+"""The Kubernetes manifests: schemas, consistency, and the probes on a real server."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from serving.supervisor import TorchServe
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 KUSTOMIZATIONS = ("base", "autoscaling", "kserve")
-# Oldest that KServe supports, and newest that the schemas are at hand for.
+# The oldest version that KServe supports, and the newest with an available schema.
 VERSIONS = ("1.32", "1.37")
 SCHEMAS = Path(__file__).parent / "schemas"
-# What KServe adds to a pod's specification.
+# Fields that KServe adds to a pod's specification.
 PREDICTOR_FIELDS = {"labels", "minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "timeout"}
 NAME = {"app.kubernetes.io/name": "pathmnist"}
 needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
@@ -136,7 +136,7 @@ def test_custom_resources_fit_the_schemas_of_keda_and_the_prometheus_operator() 
 
 
 def test_the_predictor_is_the_deployments_pod(pod: dict[str, Any], predictor: dict[str, Any]) -> None:
-    """KServe's schema is not at hand as a file; what it takes over from Kubernetes is compared and validated."""
+    """KServe's schema is not available as a file, so this checks the part that comes from Kubernetes."""
     as_pod = {name: value for name, value in predictor.items() if name not in PREDICTOR_FIELDS}
     kubernetes_validate.validate(
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "predictor"}, "spec": as_pod}, VERSIONS[0], strict=True
@@ -213,7 +213,7 @@ def test_the_scaled_object_scales_the_deployment() -> None:
     deployment = read("base/deployment.yaml")
     assert scaled["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     assert scaled["minReplicaCount"] == deployment["spec"]["replicas"] > 1
-    # More than that would leave a Deployment that nothing can be moved away from.
+    # With a lower value, no pod of the Deployment could be evicted.
     assert read("base/disruption-budget.yaml")["spec"]["maxUnavailable"] < scaled["minReplicaCount"]
 
 
@@ -237,7 +237,7 @@ def test_the_server_has_the_metrics_that_decide_its_scale(server: TorchServe) ->
 
 @needs_promtool
 def test_the_scale_follows_the_seconds_in_the_queue(tmp_path: Path) -> None:
-    """A hundred requests a minute that wait half a second each, then none."""
+    """A hundred requests per minute that wait half a second each, then none."""
     triggers = read("autoscaling/scaled-object.yaml")["spec"]["triggers"]
     rules = [{"record": f"scale:{item['name']}", "expr": item["metadata"]["query"]} for item in triggers]
     (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "scale", "rules": rules}]}))

@@ -1,4 +1,4 @@
-"""The rules by promtool, and every metric they and the dashboard name by a real Prometheus on a real server."""
+"""Checks the rules with promtool, and every metric in rules and dashboard with a real Prometheus and server."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,10 +17,11 @@ import yaml
 
 from serving.ports import free_ports
 from serving.supervisor import ROOT, TorchServe
+from tests.support.waiting import wait_for
 
 FOLDER = ROOT / "deploy" / "monitoring"
 CASES = Path(__file__).parent / "monitoring_cases.yml"
-# What a healthy server does not show: a status counter has no value before the first such answer.
+# A healthy server does not export these: a status counter has no value before the first such response.
 ONLY_AFTER_A_FAULT = {"Requests5XX"}
 WORDS = {"by", "on", "or", "and", "bool", "group_left"}
 needs_prometheus = pytest.mark.skipif(
@@ -38,7 +40,7 @@ def dashboard_expressions() -> list[str]:
 
 
 def metrics_of(expression: str) -> set[str]:
-    """The metrics a PromQL expression names: what is no selector, duration, label list, function or word."""
+    """The metrics in a PromQL expression: names other than selectors, durations, labels, functions and keywords."""
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]|\b(by|on)\s*\([^)]*\)", " ", expression)
     return set(re.findall(r"(?<![\w.:])[a-zA-Z_][\w:]*\b(?!\s*\()", bare)) - WORDS
 
@@ -85,7 +87,7 @@ def test_every_alert_has_a_case_in_which_it_fires() -> None:
 
 @pytest.fixture(scope="module")
 def prometheus(server: TorchServe, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prometheus with the shipped configuration, but the test's server, and a second for a quarter of a minute."""
+    """A Prometheus with the shipped configuration, but with the test's server and an interval of one second."""
     folder = tmp_path_factory.mktemp("prometheus")
     config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
     config["global"] = dict.fromkeys(config["global"], "1s")
@@ -105,25 +107,21 @@ def prometheus(server: TorchServe, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def has_data(url: str, expression: str) -> bool:
-    """Whether a query has a value; raises where Prometheus refuses it."""
+    """Whether a query has a result. Raises `HTTPError` if Prometheus refuses it."""
     answer = requests.get(f"{url}/api/v1/query", params={"query": expression}, timeout=10)
     answer.raise_for_status()
     return bool(answer.json()["data"]["result"])
 
 
-def wait_ready(url: str, deadline: float) -> None:
-    while time.monotonic() < deadline:
-        try:
-            if requests.get(f"{url}/-/ready", timeout=5).ok:
-                return
-        except requests.ConnectionError:
-            pass
-        time.sleep(0.2)
-    pytest.fail("Prometheus does not become ready")
+def is_ready(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/-/ready", timeout=5).ok
+    except requests.ConnectionError:
+        return False
 
 
 def ask(server: TorchServe, image: bytes) -> None:
-    """One of everything that is counted: a prediction, a map for the cache and one from it, another, a refusal."""
+    """Send one request of each kind: a prediction, a cache miss and hit, a gradient method, and an invalid image."""
     post = requests.Session().post
     assert post(f"{server.url}/predictions/pathmnist", data=image, timeout=60).status_code == 200
     for _ in range(2):
@@ -137,15 +135,14 @@ def ask(server: TorchServe, image: bytes) -> None:
 @needs_prometheus
 def test_every_metric_named_has_data(server: TorchServe, prometheus: str) -> None:
     image = (ROOT / "docs" / "tile.png").read_bytes()
-    deadline = time.monotonic() + 60
-    wait_ready(prometheus, deadline)
+    wait_for(partial(is_ready, prometheus))
     expressions = dashboard_expressions()
     named = set().union(*(metrics_of(text) for text in [*(rule["expr"] for rule in rules()), *expressions]))
     missing = {name for name in named if name not in ONLY_AFTER_A_FAULT} | set(expressions)
-    # A rate needs two scrapes with requests between them, so they are made until nothing is missing.
+    # A rate needs two scrapes with requests in between, so the test sends requests until all metrics have data.
+    deadline = time.monotonic() + 60
     while missing and time.monotonic() < deadline:
         ask(server, image)
-        time.sleep(1)
         missing = {expression for expression in missing if not has_data(prometheus, expression)}
     assert missing == set()
     declared = requests.get(f"{server.metrics_url}/metrics", timeout=30).text
@@ -154,12 +151,8 @@ def test_every_metric_named_has_data(server: TorchServe, prometheus: str) -> Non
 
 @needs_prometheus
 def test_the_counts_are_the_servers(server: TorchServe, prometheus: str) -> None:
-    """Prometheus sees the refusal as one of the clients' mistakes and all pools by their names."""
-    wait_ready(prometheus, time.monotonic() + 30)
+    """Prometheus counts the invalid image as a 4xx response, and each pool under its name."""
+    wait_for(partial(is_ready, prometheus))
     ask(server, (ROOT / "docs" / "tile.png").read_bytes())
-    deadline = time.monotonic() + 20
     pools = "count(count by (model_name) (ts_inference_requests_total)) == 2"
-    while time.monotonic() < deadline and not has_data(prometheus, f"{pools} and on () Requests4XX >= 1"):
-        time.sleep(0.5)
-    assert has_data(prometheus, pools)
-    assert has_data(prometheus, "Requests4XX >= 1")
+    wait_for(lambda: has_data(prometheus, pools) and has_data(prometheus, "Requests4XX >= 1"), 20)

@@ -1,4 +1,4 @@
-"""nginx with the example configuration in front of the real TorchServe, where nginx is installed."""
+"""nginx with the example configuration in front of the real TorchServe. Skipped if nginx is not installed."""
 
 import shutil
 import subprocess
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="nginx is not installed 
 
 
 def configured(folder: Path, addresses: dict[str, str]) -> Path:
-    """The example with a token and other addresses."""
+    """The example configuration with a token and the test's addresses."""
     text = CONFIG.read_text().replace("Bearer TOKEN", "Bearer secret")
     for address, other in addresses.items():
         assert address in text

@@ -1,4 +1,4 @@
-"""Bulk classification on a Ray of two nodes: every input once, with the answer it gets alone."""
+"""Bulk classification on a Ray cluster of two nodes: each input has one row, with the result it gets alone."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from tests.conftest import Pixels
 
 
 def assert_answers(row: dict[str, Any], image: bytes, service: Service) -> None:
-    """The row is the answer of the service to this image alone."""
+    """Assert that the row equals the service's response to this image alone."""
     (response,) = service.respond([RawRequest({"body": image})])
     body = orjson.loads(response.body)
     assert row["error"] is None

@@ -1,4 +1,4 @@
-"""A wrong answer is told from a right one, for one reason."""
+"""Correct responses pass the checks; each wrong one fails for a single reason."""
 
 import base64
 import copy
@@ -86,7 +86,7 @@ def test_an_answer_without_a_request_id_is_wrong(answer: dict[str, Any]) -> None
 
 
 def test_a_map_nobody_asked_for_is_wrong(answer: dict[str, Any]) -> None:
-    assert fault(answer, REQUEST_ID, None) == "explanation was not asked for"
+    assert fault(answer, REQUEST_ID, None) == "explanation was not requested"
 
 
 def test_a_refusal_is_named_by_status_and_code() -> None:

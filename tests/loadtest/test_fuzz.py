@@ -1,4 +1,4 @@
-"""A short run of the fuzzer against the real server, and its own parts."""
+"""A short run of the fuzzer against the real server, and unit tests of its parts."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def test_every_kind_of_request_is_sent() -> None:
 
 
 def test_malformed_requests_harm_no_one(server: TorchServe) -> None:
-    """The size of a worker's memory is judged by long runs alone: docs/faults.md has one."""
+    """A worker's memory is checked only in long runs, such as that in docs/faults.md."""
     report = Fuzz(server.url, seed=7).run(SHORT, users=2)
     assert report["failures"] == {}
     assert report["good"]["failures"] == {}
@@ -52,9 +52,9 @@ def test_a_server_that_does_not_answer_is_noticed() -> None:
     ("change", "problem"),
     [
         ({}, None),
-        ({"failures": {"3": "status 500"}}, "1 malformed requests had a wrong answer"),
-        ({"good": {"failures": {"500 internal_error": 1}, "slowest_seconds": 0.1}}, "good requests failed"),
-        ({"good": {"failures": {}, "slowest_seconds": 2.1}}, "a good request took longer than 2 s"),
+        ({"failures": {"3": "status 500"}}, "1 malformed requests had a wrong response"),
+        ({"good": {"failures": {"500 internal_error": 1}, "slowest_seconds": 0.1}}, "valid requests failed"),
+        ({"good": {"failures": {}, "slowest_seconds": 2.1}}, "a valid request took longer than 2 s"),
         ({"memory_mib": {"worker 9000": [1000, 1051]}}, "the memory of worker 9000 changed by more than 5%"),
         ({"memory_mib": {"worker 9000": [1000, 0]}}, "the memory of worker 9000 changed by more than 5%"),
         ({"memory_mib": {"worker 9000": [1000, 1049], "frontend": [100, 200]}}, None),

@@ -1,4 +1,4 @@
-"""Locust itself, in processes of its own: against the real server, and against one that gives wrong answers."""
+"""Locust in separate processes, against the real server and against one that returns wrong responses."""
 
 import csv
 import json
@@ -66,7 +66,7 @@ def test_objectives_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def lying_server() -> Iterator[Liar]:
-    """Starts a server whose answer depends on the client's port, which tells apart Locust's users."""
+    """Starts a server whose response depends on the client's port, so that it differs between Locust's users."""
     servers = []
 
     def start(answer: Answer) -> str:
@@ -113,7 +113,7 @@ def test_wrong_answers_of_workers_reach_the_masters_report(lying_server: Liar, t
 
 
 def test_workers_that_disagree_about_a_tile_are_found_out(lying_server: Liar, tmp_path: Path) -> None:
-    """Each worker has one user, who always gets the same class: only the master can see that they differ."""
+    """Each worker has one user, which always gets the same class: only the master can detect the difference."""
     seen: dict[int, int] = {}
     url = lying_server(lambda port: of_class(seen.setdefault(port, len(seen))))
     slo = objectives(tmp_path, NAMES, 60_000)
@@ -131,8 +131,8 @@ def test_shapes_are_shares_of_the_users_over_the_run() -> None:
     )
     # Locust replaces Python's sockets and threads when it is imported.
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    found = {line.split()[0]: [float(word) for word in line.split()[1:]] for line in result.stdout.splitlines()}
-    assert found == {
+    shares = {line.split()[0]: [float(word) for word in line.split()[1:]] for line in result.stdout.splitlines()}
+    assert shares == {
         "constant": [1, 1, 1, 1],
         "ramp": [0.02, 0.3, 0.5, 0.9],
         "step": [0.2, 0.4, 0.6, 1],

@@ -1,4 +1,4 @@
-"""Objectives as data, and what a run makes of them."""
+"""Objectives are read from a file and compared with the measurements of a run."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ OBJECTIVE = Objective(p50=10, p95=20, p99=30, failure_ratio=0.01, min_requests=1
 LINES = "p50 = 10\np95 = 20\np99 = 30\nfailure_ratio = 0.01\nmin_requests = 100\n"
 
 
-def missed(found: Measured) -> list[str]:
-    return [verdict.quantity for verdict in judge({"predict": OBJECTIVE}, {"predict": found}) if not verdict.kept]
+def missed(measured: Measured) -> list[str]:
+    return [verdict.quantity for verdict in judge({"predict": OBJECTIVE}, {"predict": measured}) if not verdict.kept]
 
 
 def test_limits_themselves_are_kept() -> None:
@@ -19,7 +19,7 @@ def test_limits_themselves_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "quantity"),
+    ("measured", "quantity"),
     [
         (Measured(11, 20, 30, 0, 100), "p50"),
         (Measured(10, 21, 30, 0, 100), "p95"),
@@ -28,8 +28,8 @@ def test_limits_themselves_are_kept() -> None:
         (Measured(10, 20, 30, 0, 99), "min_requests"),
     ],
 )
-def test_each_quantity_is_judged(found: Measured, quantity: str) -> None:
-    assert missed(found) == [quantity]
+def test_each_quantity_is_judged(measured: Measured, quantity: str) -> None:
+    assert missed(measured) == [quantity]
 
 
 def test_a_name_never_asked_for_misses_its_least_requests() -> None:

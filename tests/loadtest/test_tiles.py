@@ -17,8 +17,8 @@ def test_generated_tiles_depend_on_the_seed_alone() -> None:
 def test_a_medmnist_file_gives_its_test_images(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 28, 28, 3), dtype=np.uint8)
     np.savez(tmp_path / "x.npz", test_images=images)
-    found = [np.asarray(Image.open(BytesIO(tile.image))) for tile in load_tiles(tmp_path / "x.npz", 9, seed=0)]
-    assert {picture.tobytes() for picture in found} == {image.tobytes() for image in images}
+    pictures = [np.asarray(Image.open(BytesIO(tile.image))) for tile in load_tiles(tmp_path / "x.npz", 9, seed=0)]
+    assert {picture.tobytes() for picture in pictures} == {image.tobytes() for image in images}
 
 
 def test_a_folder_gives_its_images_as_they_are(tmp_path: Path) -> None:

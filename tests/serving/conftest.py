@@ -20,7 +20,7 @@ READ_TIMEOUT = 3
 
 @pytest.fixture(scope="package")
 def short_tempered(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
-    """A server with small batches and queues and little patience, whose cache lies on a disk of half a megabyte."""
+    """A server with small batches, short queues and timeouts, and a cache on a disk of half a megabyte."""
     store, run = tmp_path_factory.mktemp("short_store"), tmp_path_factory.mktemp("short_run")
     settings = free_addresses() | {
         "models": pool_settings(batchSize=BATCH),
@@ -44,7 +44,7 @@ def short_tempered(model_store: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def copy_store(source: Path, target: Path, edit: Callable[[str], str]) -> None:
-    """Copy a model store, with another model-config.yaml in the archive and its digest in the manifest."""
+    """Copy a model store, with a changed model-config.yaml in the archive and the new digest in the manifest."""
     with zipfile.ZipFile(source / "pathmnist.mar") as old, zipfile.ZipFile(target / "pathmnist.mar", "w") as new:
         for entry in old.infolist():
             data = old.read(entry)
@@ -57,7 +57,7 @@ def copy_store(source: Path, target: Path, edit: Callable[[str], str]) -> None:
 
 @pytest.fixture(scope="package")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files of a certificate for 127.0.0.1, its key, and who signed it."""
+    """Files of a certificate for 127.0.0.1, its key, and its certificate authority."""
     folder = tmp_path_factory.mktemp("tls")
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")

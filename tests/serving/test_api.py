@@ -1,4 +1,4 @@
-"""The serving contract, through a running TorchServe with the real archive."""
+"""The API contract, on a running TorchServe with the real archive."""
 
 import base64
 import gzip
@@ -120,7 +120,7 @@ def test_what_is_said_twice_is_refused(way: str, post: Post) -> None:
 def test_an_image_that_calls_itself_a_form_is_taken_as_the_image(
     file_format: str, post: Post, tiles: Pixels, encode: Encode
 ) -> None:
-    """As `curl --data-binary` does."""
+    """Like `curl --data-binary`."""
     image, headers = encode(tiles[0], file_format), {"Content-Type": "application/x-www-form-urlencoded"}
     assert np.abs(logits_of(post(data=image, headers=headers)) - logits_of(post(data=image))).max() < 1e-5
 
@@ -225,7 +225,7 @@ def test_bad_json_gets_its_own_error(body: str, code: str, post: Post) -> None:
 def test_a_mixed_batch_serves_the_good_and_refuses_the_bad(
     post: Post, server: TorchServe, files: dict[str, bytes], pngs: list[bytes]
 ) -> None:
-    """Eight requests at once share batches, as the workers count them, and each gets its own answer."""
+    """Eight concurrent requests share batches, according to the workers' metrics, and each gets its own response."""
     mix: list[tuple[str, bytes, dict[str, Any]]] = [
         ("predictions", pngs[1], {}),
         ("explanations", pngs[2], {"target": "TUM", "return": "raw"}),
@@ -248,11 +248,11 @@ def test_a_mixed_batch_serves_the_good_and_refuses_the_bad(
             assert one.json() == other.json()
             continue
         assert np.abs(logits_of(one) - logits_of(other)).max() < 1e-4 * np.abs(logits_of(other)).max()
-        for found, expected in zip(
+        for result, expected in zip(
             one.json().get("explanations", []), other.json().get("explanations", []), strict=True
         ):
-            assert (found["method"], found["target"]) == (expected["method"], expected["target"])
-            assert np.abs(raw_map(found) - raw_map(expected)).max() < 1e-4 * np.abs(raw_map(expected)).max()
+            assert (result["method"], result["target"]) == (expected["method"], expected["target"])
+            assert np.abs(raw_map(result) - raw_map(expected)).max() < 1e-4 * np.abs(raw_map(expected)).max()
 
 
 def test_real_tiles_keep_their_class_through_the_server(

@@ -38,7 +38,7 @@ def command(action: str, config: Path, model_store: Path) -> list[str]:
 
 @pytest.fixture
 def started(config: Path, model_store: Path) -> Iterator[subprocess.Popen[str]]:
-    """A started server, after it said ready."""
+    """A started server that has printed ready."""
     process = subprocess.Popen(command("start", config, model_store), cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:

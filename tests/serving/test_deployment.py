@@ -1,4 +1,4 @@
-"""A server as it runs where others can reach it: TLS, a token, a rate limit, all from config.properties."""
+"""A server beyond loopback, with TLS, a token and a rate limit from config.properties."""
 
 import os
 import secrets
@@ -60,7 +60,7 @@ def address(config: Path, model_store: Path, token: str) -> Iterator[str]:
 @pytest.fixture
 def session(certificate: dict[str, Path], token: str) -> requests.Session:
     session = requests.Session()
-    # A variable of the environment that names trusted certificates would win over the next line.
+    # An environment variable for trusted certificates would override the next line.
     session.trust_env = False
     session.verify = str(certificate["authority"])
     session.headers["Authorization"] = f"Bearer {token}"
@@ -110,7 +110,7 @@ def test_secrets_are_in_no_file(address: str, session: requests.Session, config:
 
 
 def test_past_its_burst_a_client_is_refused(address: str, session: requests.Session) -> None:
-    """Last in this file: the burst is spent."""
+    """The last test in this file, because it uses up the burst."""
     answers = [session.get(f"{address}/metrics", timeout=30) for _ in range(BURST + 1)]
     assert answers[-1].status_code == 429
     assert int(answers[-1].headers["Retry-After"]) >= 1

@@ -1,4 +1,4 @@
-"""The server chooses its engine, says which it is, and the command prints why."""
+"""The server selects an engine and reports it, and the command prints the measurements."""
 
 import subprocess
 import sys

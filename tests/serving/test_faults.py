@@ -1,7 +1,6 @@
-"""What a fault costs, on a real server: who loses an answer, what they see instead, and how long it lasts.
+"""Faults on a real server: which requests fail, what their clients get, and the time to recovery.
 
-docs/faults.md has the expectations as a table, with measured times. Nothing here is a stub: workers are killed,
-disks are full.
+docs/faults.md lists the expectations and measured times. There are no stubs: workers are killed, disks are full.
 """
 
 import json
@@ -9,7 +8,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,8 +27,9 @@ from serving.supervisor import TorchServe
 from tests.conftest import Pixels
 from tests.serving.conftest import BATCH, QUEUE, READ_TIMEOUT, RESPONSE_TIMEOUT
 from tests.support.images import Encode, damaged
+from tests.support.waiting import wait_for
 
-# More gradients than a worker computes within its patience, on any machine of these tests.
+# More gradients than a worker can compute within its timeout, on any machine.
 ENDLESS: dict[str, Any] = {
     "method": "integrated_gradients,smoothgrad,occlusion",
     "n_steps": 256,
@@ -51,7 +51,7 @@ CONTENT_TYPES = (
 
 @dataclass
 class Seen:
-    """One request of a client under load: when it began and ended, what came back."""
+    """One request under load: start, end and response."""
 
     began: float
     ended: float
@@ -60,7 +60,7 @@ class Seen:
 
 @dataclass
 class Client:
-    """Asks one server, and knows the right answers."""
+    """A client of one server that knows the correct results."""
 
     url: str
     tiles: list[bytes]
@@ -77,12 +77,12 @@ class Client:
         return bool(np.abs(response.json()["logits"] - expected).max() < 1e-4 * np.abs(expected).max())
 
     def assert_serves(self) -> None:
-        """All is well: both pools answer, and predictions are right."""
+        """Assert that both pools respond and predictions are correct."""
         assert self.is_right(self.post())
         assert self.post("explanations", method="gradcam").status_code == 200
 
     def recovers(self, verb: str = "predictions", **options: Any) -> float:
-        """Seconds until an answer comes; fails after `RECOVERY`."""
+        """Seconds until a request succeeds. Fails after `RECOVERY`."""
         began = time.monotonic()
         while self.post(verb, **options).status_code != 200:
             assert time.monotonic() - began < RECOVERY
@@ -91,7 +91,7 @@ class Client:
 
     @contextmanager
     def load(self, users: int) -> Iterator[list[Seen]]:
-        """So many clients that ask as fast as they are answered, until the context ends."""
+        """Run this many clients, each sending one request after another, until the context exits."""
         seen: list[Seen] = []
         done = threading.Event()
 
@@ -121,7 +121,7 @@ def client(short_tempered: TorchServe, tiles: Pixels, encode: Encode) -> Client:
 
 
 def error_code(response: requests.Response) -> str:
-    """The code of an error, after a look at its form."""
+    """The code of an error, after a check of its form."""
     assert response.headers["Content-Type"].startswith("application/json")
     error = response.json()["error"]
     assert set(error) == {"code", "message", "field"}
@@ -129,16 +129,9 @@ def error_code(response: requests.Response) -> str:
 
 
 def worker(server: TorchServe, pool: str) -> psutil.Process:
-    """The process that answers a pool's requests."""
+    """The worker process of a pool."""
     described = requests.get(f"{server.management_url}/models/{pool}", timeout=30).json()
     return psutil.Process(described[0]["workers"][0]["pid"])
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_killed_worker_costs_its_batch_and_nothing_else(client: Client, short_tempered: TorchServe) -> None:
@@ -195,7 +188,7 @@ def test_clients_that_hang_up_disturb_no_one(client: Client, short_tempered: Tor
     tile = client.tiles[0]
     logged = len(short_tempered.log.read_text())
     with client.load(users=1) as seen:
-        # A whole request keeps its place in the queue, so few enough for the queue to have room for others.
+        # A complete request keeps its place in the queue, so the queue must have room for more than these.
         for sent in [tile[: len(tile) // 2]] * 10 + [tile] * (QUEUE // 2):
             with connect(client.url) as abandoned:
                 abandoned.sendall(head(len(tile)) + sent)
@@ -248,7 +241,7 @@ def bodies(tiles: Pixels, encode: Encode) -> list[bytes]:
 
 
 def assert_refused_or_answered(response: requests.Response) -> None:
-    """A damaged file may still be an image; anything else is a 4xx in the project's form."""
+    """A damaged file may still be an image; anything else is a 4xx in the project's error format."""
     if response.status_code != 200:
         assert 400 <= response.status_code < 500, response.text[:300]
         assert error_code(response)

@@ -1,4 +1,4 @@
-"""gRPC on TorchServe's own port, with stubs made from the interface files that TorchServe ships."""
+"""gRPC on TorchServe's own port, with stubs generated from the `.proto` files in TorchServe's package."""
 
 import json
 import sys
@@ -22,7 +22,7 @@ Predict = Callable[..., dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
-    """Messages and services of TorchServe's inference interface."""
+    """Messages and services of TorchServe's inference API."""
     folder = tmp_path_factory.mktemp("proto")
     with zipfile.ZipFile(FRONTEND) as jar:
         for name in INTERFACES:
@@ -49,9 +49,9 @@ def predict(server: TorchServe, stubs: tuple[Any, Any]) -> Iterator[Predict]:
 def test_a_prediction_is_the_one_of_http(predict: Predict, server: TorchServe) -> None:
     tile = TILE.read_bytes()
     expected = requests.post(f"{server.url}/predictions/pathmnist", data=tile, timeout=60).json()
-    found = predict("pathmnist", data=tile)
-    assert found.keys() == expected.keys()
-    assert np.allclose(found["logits"], expected["logits"], atol=1e-4)
+    result = predict("pathmnist", data=tile)
+    assert result.keys() == expected.keys()
+    assert np.allclose(result["logits"], expected["logits"], atol=1e-4)
 
 
 def test_options_are_input_fields(predict: Predict) -> None:

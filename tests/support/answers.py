@@ -1,4 +1,4 @@
-"""What tests read from the answers of a service."""
+"""Reads responses of the service."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ from handler.api.service import Service
 
 
 def answer(service: Service, fields: dict[str, Any], explain: bool = False) -> dict[str, Any]:
-    """The body of a successful answer."""
+    """The body of a successful response."""
     (response,) = service.respond([RawRequest(fields, explain)])
     assert response.status == 200
     body: dict[str, Any] = json.loads(response.body)

@@ -1,4 +1,4 @@
-"""The edge in a thread of the test, on a free port."""
+"""Runs the edge in a thread of the test, on a free port."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ def settings_for(server: TorchServe, **changes: Any) -> Settings:
 
 @contextmanager
 def running(edge: Edge) -> Iterator[str]:
-    """The URL of an edge that lives as long as the context."""
+    """The URL of an edge that runs until the context exits."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever)
     thread.start()

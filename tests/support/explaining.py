@@ -22,7 +22,7 @@ from training.checkpoint import SHIPPED
 
 
 def classifier_of(model: Model, network: ResNet | None = None) -> Classifier:
-    """A classifier of a model, with another network if one is given."""
+    """A classifier of a model, optionally with another network."""
     return Classifier(Engine(replace(model, network=network or model.network), torch.device("cpu")))
 
 
@@ -39,7 +39,7 @@ def network_inputs(model: Model, tiles: Pixels) -> Tensor:
 
 
 def sample(model: Model, tile: Pixels, target: int) -> Sample:
-    """One tile with the logit of a class to explain."""
+    """A sample: one tile and the class whose logit is explained."""
     forward = Engine(model, torch.device("cpu")).forward([tile])
     return Sample(model.preprocessing, forward.inputs, torch.eye(9)[[target]], forward.logits[:, target])
 

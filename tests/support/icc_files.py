@@ -1,4 +1,4 @@
-"""ICC profiles of every kind that scanners and programs embed, written tag by tag (ICC.1:2010)."""
+"""Writes ICC profiles of every kind that scanners and programs embed (ICC.1:2010)."""
 
 import struct
 from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ SRGB_CURVE = parametric(3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 
 
 def profile(space: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ", kind: bytes = b"mntr") -> bytes:
-    """A profile of version 2, or of version 4 where it has parametric curves."""
+    """A profile of version 2, or of version 4 if it has parametric curves."""
     version = 4 if any(tag.startswith(b"para") for tag in tags.values()) else 2
     tags = {b"desc": _description("a scanner", version), b"wtpt": xyz(D50), **tags}
     table = struct.pack(">I", len(tags))

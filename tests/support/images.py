@@ -1,4 +1,4 @@
-"""Image files for tests: their encoder's type, a false header, and damage."""
+"""Image files for tests: the type of the encoder, a false header, and damage."""
 
 import struct
 import zlib
@@ -11,7 +11,7 @@ Encode = Callable[..., bytes]
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds almost nothing."""
+    """A PNG whose header states a size, with almost no data."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -23,7 +23,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def damaged(file: bytes, seed: int) -> bytes:
-    """An image file with flipped bytes, a missing tail, a hole, or foreign bytes."""
+    """An image file with flipped, truncated, removed or inserted bytes."""
     chance = np.random.default_rng(seed)
     data = bytearray(file)
     match seed % 4:

@@ -1,4 +1,4 @@
-"""PNG files of any depth, colour type, filter and interlacing, chunk by chunk."""
+"""Writes PNG files of any depth, colour type, filter and interlacing."""
 
 import struct
 import zlib
@@ -22,7 +22,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 def write_png(
     samples: Samples, depth: int, colour_type: int, *chunks: bytes, filtering: int = 0, interlaced: bool = False
 ) -> bytes:
-    """Samples `[H, W, C]` with every row filtered in the same way, and the given chunks before the pixels."""
+    """A PNG of samples `[H, W, C]`, with the same filter in each row and the given chunks before the pixels."""
     height, width, _ = samples.shape
     header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, interlaced)
     pixels = b"".join(_filtered(part, depth, filtering) for part in (_passes(samples) if interlaced else [samples]))

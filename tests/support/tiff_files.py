@@ -1,4 +1,4 @@
-"""TIFF files of any layout, written tag by tag, so that each layout is one a reader may meet."""
+"""Writes TIFF files of any layout."""
 
 import lzma
 import struct
@@ -25,7 +25,7 @@ REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 @dataclass(frozen=True)
 class Layout:
-    """How samples become a file. `tile` and `rows` are the shape of a tile and the height of a strip, in pixels."""
+    """The layout of a file. `tile` and `rows` are the shape of a tile and the height of a strip, in pixels."""
 
     bits: int = 8
     photometric: int = 1
@@ -67,7 +67,7 @@ def write_tiff(samples: Samples, layout: Layout) -> bytes:
 def write_pages(
     pages: Sequence[tuple[Tags, Sequence[bytes | bytearray]]], order: str = "<", big: bool = False
 ) -> bytes:
-    """A file of pages, each its tags and its strips or tiles; one that comes several times is stored once.
+    """A file of pages, each with its tags and its strips or tiles. Repeated strips and tiles are stored once.
 
     Bytes are written as type 7, numbers as 16 or 32 bits.
     """
@@ -130,7 +130,7 @@ def _encode(samples: Samples, layout: Layout) -> bytes:
 
 
 def pack(samples: Samples, bits: int, order: str = "<") -> bytes:
-    """Rows of samples of `bits` bits, from the upper bit on, each row filled up to a whole byte."""
+    """Packed rows of samples of `bits` bits, most significant bit first, each row padded to a whole byte."""
     rows = samples.reshape(len(samples), -1)
     if bits in (8, 16):
         return rows.astype(f"{order}u{bits // 8}").tobytes()

@@ -39,7 +39,7 @@ def test_augmentation_keeps_shape_range_and_varies_by_tile(name: str, batch: Ten
 
 
 def test_mixing_blends_tiles_and_labels_by_the_same_share(batch: Tensor) -> None:
-    # Label k belongs to a tile of constant brightness k, so the blend of one must equal the blend of the other.
+    # Label k belongs to a tile of constant brightness k, so blended labels must equal blended brightness.
     values = torch.arange(9.0)
     tiles = values[:, None, None, None].expand(9, 3, 4, 4) / 10
     mixed, labels = augment.mix(tiles, torch.eye(9), probability=1.0)

@@ -115,7 +115,7 @@ def test_pickled_arrays_are_refused(arrays: dict[str, np.ndarray], tmp_path: Pat
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """MedMNIST's cache folder, with a small file in the place of the official one, and nothing to download from."""
+    """MedMNIST's cache folder with a small file instead of the official one, and no download."""
     folder = tmp_path / ".medmnist"
     folder.mkdir()
     write_dataset(folder / "pathmnist.npz", (18, 9, 9), seed=0)
@@ -140,8 +140,8 @@ def test_a_stream_is_one_permutation_after_another() -> None:
     split = generate(18, seed=0)
     tiles, labels = TileStream(split, seed=0).read(0, 36)
     for part in (slice(18), slice(18, 36)):
-        found = {tile.numpy().tobytes() for tile in tiles[part].permute(0, 2, 3, 1).contiguous()}
-        assert found == {image.tobytes() for image in split.images}
+        contents = {tile.numpy().tobytes() for tile in tiles[part].permute(0, 2, 3, 1).contiguous()}
+        assert contents == {image.tobytes() for image in split.images}
     assert labels[:18].tolist() != labels[18:].tolist()
 
 

@@ -1,4 +1,4 @@
-"""Several processes learn what one would."""
+"""Training in several processes gives the same result as in one."""
 
 import csv
 import subprocess
@@ -25,7 +25,7 @@ def test_two_processes_follow_the_curve_of_one_with_the_doubled_batch(tmp_path: 
     data, start = tmp_path / "generated.npz", tmp_path / WEIGHTS
     write_dataset(data, (96, 12, 12), seed=0)
     save_weights(initial_network("random"), start)
-    # Random augmentation differs between processes, and batch statistics are each process's own.
+    # Random augmentation and batch statistics differ between processes.
     options = ["--data", str(data), "--init", str(start), "--no-freeze", "--freeze-batchnorm", "--augmentation", "none"]
     options += ["--input-size", "32", "--epochs", "4", "--accelerator", "cpu"]
 
@@ -37,5 +37,5 @@ def test_two_processes_follow_the_curve_of_one_with_the_doubled_batch(tmp_path: 
     one = train((), tmp_path / "one", "--batch-size", "16", "--devices", "1")
     two = train(TORCHRUN, tmp_path / "two", "--batch-size", "8", "--devices", "2", "--strategy", "ddp")
     assert one[-1] < 0.9 * one[0]
-    # Sums in another order: float32 rounding grows as training goes on.
+    # The order of sums differs, so float32 rounding grows during training.
     assert two == pytest.approx(one, rel=5e-3)

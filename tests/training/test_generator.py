@@ -1,4 +1,4 @@
-"""The generator's mathematics against closed forms, and its commands on a few steps."""
+"""The generator's formulas against closed forms, and its commands with a few steps."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from training.unet import UNet
 
 
 class Oracle(nn.Module):
-    """Knows the one tile of each class, so its velocity is exact."""
+    """Returns the exact velocity for data with one tile per class."""
 
     def __init__(self, tiles: Tensor) -> None:
         super().__init__()
@@ -101,11 +101,11 @@ def test_the_same_seed_gives_the_same_samples(data: Path, tmp_path: Path) -> Non
 def test_distances_are_to_the_nearest_tile_in_any_turn() -> None:
     images, others = generate(4, seed=0).images, generate(9, seed=1).images
     copies = np.stack([np.rot90(others[3]), others[5][:, ::-1], images[0], images[1]])
-    found = nearest_distances(copies, others)
-    assert found[:2] == pytest.approx([0, 0], abs=1e-3)
+    distances = nearest_distances(copies, others)
+    assert distances[:2] == pytest.approx([0, 0], abs=1e-3)
     turned = [np.rot90(flipped, k) for flipped in (images[0], images[0][:, ::-1]) for k in range(4)]
     exact = min(np.sqrt(((view.astype(float) - other) ** 2).mean()) for view in turned for other in others)
-    assert found[2] == pytest.approx(exact, rel=1e-4)
+    assert distances[2] == pytest.approx(exact, rel=1e-4)
 
 
 def test_copies_of_training_tiles_are_seen(tmp_path: Path) -> None:

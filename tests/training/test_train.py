@@ -1,4 +1,4 @@
-"""Training end to end on generated data, as a user starts it."""
+"""Training end to end on generated data, with the command-line options."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def run(data: Path, output: Path, *options: str) -> dict[str, Any]:
 
 
 def rows(output: Path, column: str) -> list[float]:
-    """A column of the curves, without its empty places."""
+    """A column of the curves, without empty cells."""
     (path,) = output.glob("curves/*/metrics.csv")
     with path.open() as file:
         return [float(row[column]) for row in csv.DictReader(file) if row[column]]
@@ -106,7 +106,7 @@ def test_classic_stops_if_validation_does_not_improve(data: Path, tmp_path: Path
 
 
 def test_classic_keeps_the_weights_that_are_best_on_validation(data: Path, tmp_path: Path) -> None:
-    # At this rate the loss jumps.
+    # At this learning rate the loss is unstable.
     run(data, tmp_path, "--init", "random", "--no-freeze", "--learning-rate", "0.03", "--epochs", "4")
     model, split = load_model(tmp_path), read_npz(data).val
     probabilities = predict_probabilities(model.network, split, model.preprocessing)
@@ -144,8 +144,9 @@ def test_make_train_goes_from_data_to_a_checkpoint_that_exports(data: Path, teac
         command = ["make", "--old-file", ".venv/test.stamp", "--old-file", ".venv/serve.stamp", target, *variables]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
 
-    make("train", f"DATA={data}", f"TEACHER={teacher / TEACHER_WEIGHTS}", f"ARGS={options} --output {checkpoint}")
-    assert json.loads((checkpoint / CARD).read_text())["training"]["recipe"]["name"] == "scratch"
+    inputs = [f"DATA={data}", f"TEACHER={teacher / TEACHER_WEIGHTS}", f"SCRATCH={tmp_path / 'scratch'}"]
+    make("train", *inputs, f"ARGS={options} --output {checkpoint}")
+    assert json.loads((checkpoint / CARD).read_text())["training"]["recipe"]["name"] == "finish"
     make("evaluate", f"DATA={data}", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'report'}")
     make("export", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'store'}")
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text())["splits"]["test"]["images"] == 36
@@ -211,7 +212,7 @@ def test_the_finish_recipe_continues_given_weights(trained: Path, data: Path, tm
 
 
 def test_weights_that_are_no_teacher_are_refused(trained: Path) -> None:
-    with pytest.raises(ValueError, match="no teacher"):
+    with pytest.raises(ValueError, match="not a teacher"):
         load_teacher(trained / WEIGHTS)
 
 

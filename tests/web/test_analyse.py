@@ -1,4 +1,4 @@
-"""What a visitor does on the first screen and with a result."""
+"""The first screen and the result of a tile."""
 
 import base64
 import json
@@ -30,24 +30,24 @@ PIXELS = {"sigma": "2.5", "percentile": "99.5"}
 def ask(server: TorchServe, image: bytes, verb: str = "predictions", **options: str) -> dict[str, Any]:
     answer = requests.post(f"{server.url}/{verb}/pathmnist", data=image, params=options, timeout=120)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 @pytest.fixture(scope="module")
 def by_state(server: TorchServe, tiles: Pixels, encode: Encode) -> dict[str, bytes]:
-    """A generated tile, or noise, for each state of a verdict."""
+    """An image file (a generated tile or noise) for each state of a verdict."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     files = [encode(image) for image in (*tiles, noise)]
     with ThreadPoolExecutor(8) as pool:
         answers = pool.map(lambda file: ask(server, file, include="verdict"), files)
-        found = {answer["verdict"]["state"]: file for answer, file in zip(answers, files, strict=True)}
-    assert set(found) == {"confident", "uncertain", "unreliable"}
-    return found
+        by_state = {answer["verdict"]["state"]: file for answer, file in zip(answers, files, strict=True)}
+    assert set(by_state) == {"confident", "uncertain", "unreliable"}
+    return by_state
 
 
 def percent(share: float) -> re.Pattern[str]:
-    """A share as the page writes it, to the last digit shown."""
+    """A pattern for a share in the page's format."""
     value = 100 * share
     if value < 0.1:
         return re.compile("under.0.1.%")
@@ -123,7 +123,7 @@ def test_nothing_on_a_result_is_green(visit: Visits, by_state: dict[str, bytes])
 
 
 def green(page: Page, selector: str) -> list[str]:
-    """The colours of an element that are green: hues from 75 to 165 degrees with any strength."""
+    """The green colours of an element: hues from 75 to 165 degrees, unless they are nearly grey."""
     colours = page.locator(selector).first.evaluate(
         """element => ["color", "backgroundColor", "borderLeftColor", "fill"].map((name) => {
             const context = new OffscreenCanvas(1, 1).getContext("2d");
@@ -145,9 +145,9 @@ def test_an_example_is_answered_as_its_name_says(visit: Visits, server: TorchSer
     examples = json.loads((EXAMPLES / "index.json").read_text())
     assert len(examples) >= 4
     for example in examples:
-        found = ask(server, (EXAMPLES / example["file"]).read_bytes())
-        is_right = found["prediction"]["code"] == example["tissue"]
-        answered = {"right": is_right, "wrong": not is_right, "unlike": found["verdict"]["state"] == "unreliable"}
+        result = ask(server, (EXAMPLES / example["file"]).read_bytes())
+        is_right = result["prediction"]["code"] == example["tissue"]
+        answered = {"right": is_right, "wrong": not is_right, "unlike": result["verdict"]["state"] == "unreliable"}
         assert answered[example["answer"]], example
     page = visit()
     page.get_by_role("button", name=examples[0]["title"]).click()
@@ -200,8 +200,8 @@ def test_a_pixel_map_can_be_read_and_says_how_it_was_drawn(visit: Visits, server
 def test_every_contrast_is_signed_and_names_both_classes(visit: Visits, server: TorchServe) -> None:
     methods = "gradcam,occlusion,integrated_gradients,saliency"
     options = {"method": methods, "target": "STR", "contrast": "MUS", **DRAWING}
-    found = ask(server, TILE.read_bytes(), "explanations", **options)["explanations"]
-    assert [item["rendering"]["shows"] for item in found] == ["signed"] * 4
+    explanations = ask(server, TILE.read_bytes(), "explanations", **options)["explanations"]
+    assert [item["rendering"]["shows"] for item in explanations] == ["signed"] * 4
     page = visit()
     choose(page, TILE)
     wait_for_map(page)
@@ -245,7 +245,7 @@ HANDED_OVER = """([type, data]) => {
 def test_a_tile_can_be_pasted_and_dropped_anywhere(way: str, path: str, visit: Visits) -> None:
     page = visit(path)
     was_taken = page.evaluate(HANDED_OVER, [way, base64.b64encode(TILE.read_bytes()).decode()])
-    # A drop that is not cancelled makes the browser leave the page.
+    # If the page does not cancel a drop, the browser opens the file.
     assert was_taken or way == "paste"
     expect(page.locator("#verdict")).to_be_visible()
     expect(page).to_have_url(re.compile("/$"))
@@ -347,7 +347,7 @@ def test_a_tiff_which_no_browser_shows_is_shown(visit: Visits, tiles: Pixels, en
 
 def test_everything_can_be_done_by_keyboard(visit: Visits) -> None:
     page = visit()
-    # The browser is told to hand dialogues over only once somebody listens, which takes a moment.
+    # Playwright intercepts file dialogues only some time after a listener is added.
     page.on("filechooser", lambda _: None)
     choose(page, TILE)
     wait_for_map(page)

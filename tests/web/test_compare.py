@@ -63,4 +63,4 @@ def test_an_address_can_bring_an_example(visit: Visits) -> None:
 
 def test_unknown_words_in_an_address_are_left_out(visit: Visits) -> None:
     page = visit("/compare?methods=magic,gradcam&target=XXX&contrast=<b>&example=../x")
-    expect(page.locator("main")).to_contain_text("This address sets Grad-CAM.")
+    expect(page.locator("main")).to_contain_text("This address selects Grad-CAM.")

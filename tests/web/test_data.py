@@ -1,4 +1,4 @@
-"""What the page's modules say is what the server and the reports say."""
+"""The page's modules agree with the server and the reports."""
 
 import shutil
 import subprocess
@@ -18,7 +18,7 @@ from serving.supervisor import ROOT, TILE, TorchServe
 from tests.web.conftest import Visits
 
 TYPES = ROOT / "tests" / "web" / "types"
-# The same map as Grad-CAM in this network.
+# These give the same map as Grad-CAM in this network.
 SAME_AS_GRADCAM = {"hirescam", "xgradcam"}
 
 
@@ -54,16 +54,16 @@ def test_pixel_methods_are_those_with_a_value_for_each_pixel(page: Page) -> None
 def test_the_servers_figures_are_read_as_prometheus_reads_them(page: Page, server: TorchServe) -> None:
     requests.post(f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), timeout=60)
     text = requests.get(f"{server.url}/metrics", timeout=30).text
-    found = page.evaluate("text => import('/metrics.js').then((module) => module.parse(text))", text)
+    samples = page.evaluate("text => import('/metrics.js').then((module) => module.parse(text))", text)
     expected = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    names = {(item["name"], *sorted(item["labels"].items())): item["value"] for item in found}
+    names = {(item["name"], *sorted(item["labels"].items())): item["value"] for item in samples}
     for sample in expected:
         if sample.name.startswith("pathmnist_"):
             assert names[(sample.name, *sorted(sample.labels.items()))] == sample.value
 
 
 def test_a_quantile_lies_in_its_bucket_in_proportion(page: Page) -> None:
-    """Against the quantiles of values that fill each bucket evenly."""
+    """Compares with the quantiles of values that are uniform in each bucket."""
     bounds, counts = [0.1, 0.25, 0.5, 1.0], [40, 30, 20, 10]
     edges = [0.0, *bounds]
     values = np.concatenate(
@@ -83,8 +83,8 @@ def test_agreement_is_spearmans_correlation(page: Page) -> None:
         const [one, other] = maps.map((values) => ({ values, width: 14, height: 14 }));
         return module.agreement(one, other);
     })"""
-    found = page.evaluate(script, [one.tolist(), other.tolist()])
-    assert found == pytest.approx(spearmanr(one, other).statistic, abs=1e-9)
+    correlation = page.evaluate(script, [one.tolist(), other.tolist()])
+    assert correlation == pytest.approx(spearmanr(one, other).statistic, abs=1e-9)
 
 
 def test_the_model_screen_shows_the_reports(visit: Visits, server: TorchServe) -> None:

@@ -1,4 +1,4 @@
-"""Nothing leaves this machine, a visitor's image does not stay on it, and the page is small."""
+"""The page contacts no other host, the server stores no image, and the page is small."""
 
 import re
 
@@ -22,7 +22,7 @@ def test_no_file_is_written_by_an_upload(visit: Visits, server: TorchServe) -> N
     part = TILE.read_bytes()[200:264]
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert not [path for path in files if part in path.read_bytes()]
-    # Only maps that cost more than a prediction are kept, by a digest, in the cache.
+    # The cache stores only maps that are slower than a prediction, by digest.
     assert all("explanations" in path.parts for path in set(files) - before)
 
 

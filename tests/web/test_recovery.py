@@ -1,4 +1,4 @@
-"""A server that stops and comes back, is busy, or asks for a token."""
+"""A server that restarts, is busy, or requires a token."""
 
 from playwright.sync_api import Browser, Route, expect
 
@@ -16,7 +16,7 @@ def test_the_page_outlives_its_server(browser: Browser, gateway: Gateway) -> Non
         expect(page.locator("#message")).to_contain_text("Your tile is kept")
         expect(page.locator("#health")).to_have_text("Not reachable")
         gateway.start()
-        # Nobody presses anything.
+        # The page recovers without user action.
         wait_for_map(page)
         expect(page.locator("#health")).to_have_text("Ready")
         expect(page.locator("#message")).to_be_hidden()
@@ -39,7 +39,7 @@ def test_the_token_is_asked_once_and_kept_for_the_tab(browser: Browser, gateway:
         wait_for_map(page)
         expect(page.get_by_role("dialog")).to_have_count(0)
         assert "secret" not in page.content()
-        # Another tab is another visitor.
+        # A new tab counts as a new visitor.
         other = page.context.new_page()
         other.goto(gateway.url)
         assert other.evaluate("sessionStorage.getItem('token')") is None

@@ -1,7 +1,7 @@
-"""Every screen: accessible, at every width, in light and dark, and as a picture.
+"""Every screen is accessible and fits at every width, in light and dark.
 
-`make screenshots` writes all pictures to runs/screens/, and the few that the documents show to docs/page/. The tile on
-them is one of the page's examples.
+`make screenshots` writes all screenshots to runs/screens/, and those for the documentation to docs/page/. The tile is
+one of the page's examples.
 """
 
 import os
@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 from serving.supervisor import ROOT, TorchServe
 from tests.web.conftest import EXAMPLES, Visits, choose, visits_to, wait_for_map
 
-# Widths and heights: a desk, a tablet, a phone.
+# Widths and heights in pixels.
 SIZES = {"desktop": (1440, 900), "tablet": (820, 1180), "phone": (390, 844)}
 SCREENS = {
     "first": "/",
@@ -34,12 +34,12 @@ DOCUMENTED = {("first", "desktop", False), ("result", "desktop", False), ("compa
 DOCUMENTED |= {("model", "desktop", True), ("result", "phone", False)}
 TILE = EXAMPLES / "STR.png"
 COLOURS = 256
-IS_WANTED = "SCREENSHOTS" in os.environ
+TAKES_SCREENSHOTS = "SCREENSHOTS" in os.environ
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["light", "dark"])
 def screens(request: pytest.FixtureRequest, browser: Browser, server: TorchServe) -> Iterator[Visits]:
-    """Two visitors in this mode: one without a tile, and one with."""
+    """Two visitors in light or dark mode: one without a tile, one with a tile."""
     with visits_to(browser, server.url) as visit:
         visit(dark=request.param)
         page = visit(dark=request.param)
@@ -49,7 +49,7 @@ def screens(request: pytest.FixtureRequest, browser: Browser, server: TorchServe
 
 
 def show(screens: Visits, name: str, size: str) -> Page:
-    """A screen with everything on it drawn."""
+    """A completely rendered screen."""
     page = screens.contexts[0 if name == "first" else 1].pages[0]
     width, height = SIZES[size]
     page.set_viewport_size({"width": width, "height": height})
@@ -90,19 +90,19 @@ def test_a_screen_is_accessible_fits_and_has_its_picture(name: str, screens: Vis
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the pictures go."""
-    chosen = ROOT / "runs" / "screens" if IS_WANTED else tmp_path
+    """The output folder of the screenshots."""
+    chosen = ROOT / "runs" / "screens" if TAKES_SCREENSHOTS else tmp_path
     chosen.mkdir(parents=True, exist_ok=True)
     return chosen
 
 
 def violations(page: Page) -> list[tuple[str, str]]:
-    """What axe finds: its rules, each with the first element against it."""
-    return [(found["id"], found["nodes"][0]["html"]) for found in Axe().run(page).response["violations"]]
+    """Violations reported by axe: each rule with the first element that violates it."""
+    return [(item["id"], item["nodes"][0]["html"]) for item in Axe().run(page).response["violations"]]
 
 
 def small_targets(page: Page) -> list[list[Any]]:
-    """Buttons and fields that a finger of 44 pixels does not hit: markup, width, height."""
+    """Buttons and fields smaller than a touch target of 44 pixels: markup, width, height."""
     targets = page.locator("button, summary, select, input, nav a, a.button").filter(visible=True)
     sizes = targets.evaluate_all(
         """elements => elements.map((element) => {
@@ -120,7 +120,7 @@ def take_picture(page: Page, name: str, size: str, folder: Path) -> None:
     assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 50
     small = picture.quantize(COLOURS, Image.Quantize.FASTOCTREE)
     small.save(folder / f"{name}-{size}-{'dark' if is_dark(page) else 'light'}.png", optimize=True)
-    if IS_WANTED and (name, size, is_dark(page)) in DOCUMENTED:
+    if TAKES_SCREENSHOTS and (name, size, is_dark(page)) in DOCUMENTED:
         (ROOT / "docs" / "page").mkdir(exist_ok=True)
         small.save(ROOT / "docs" / "page" / f"{name}-{size}.png", optimize=True)
 

@@ -66,7 +66,7 @@ function showFirst(main) {
   fillExamples(tries);
 }
 
-/** How good the model is, worst class included. @param {HTMLElement} section */
+/** The model's accuracy, with its worst class. @param {HTMLElement} section */
 async function fillFigures(section) {
   const report = await evaluation();
   if (!report) {
@@ -92,7 +92,7 @@ async function fillFigures(section) {
         ),
     ),
     pair &&
-      h("p", {}, `Its most frequent mix-up: it takes ${nameOf(pair.truth).toLowerCase()} for ${nameOf(pair.predicted).toLowerCase()}.`),
+      h("p", {}, `Its most frequent confusion: it takes ${nameOf(pair.truth).toLowerCase()} for ${nameOf(pair.predicted).toLowerCase()}.`),
     h("p", { class: "hint" }, `Trained on ${model.training_data}. `, h("a", { href: "/model" }, "All figures")),
   );
 }
@@ -104,10 +104,10 @@ function figure(value, text, [low, high]) {
 
 /** @param {HTMLElement} tries */
 async function fillExamples(tries) {
-  const found = await examples();
-  const drawn = found.some(({ origin }) => origin === "drawing");
+  const tiles = await examples();
+  const drawn = tiles.some(({ origin }) => origin === "drawing");
   tries.replaceChildren(
-    ...found.map((example) => {
+    ...tiles.map((example) => {
       const picture = h("img", { src: `/examples/${example.file}`, alt: "", width: 72, height: 72 });
       return h("li", {}, h("button", { type: "button", click: () => openExample(example.file) }, picture, h("span", {}, example.title)));
     }),

@@ -50,8 +50,8 @@ class Compare {
 
   /** @param {string} name */
   async #openExample(name) {
-    const found = (await examples()).find(({ file }) => file.toLowerCase().startsWith(`${name.toLowerCase()}.`));
-    if (found) await openExample(found.file);
+    const example = (await examples()).find(({ file }) => file.toLowerCase().startsWith(`${name.toLowerCase()}.`));
+    if (example) await openExample(example.file);
   }
 
   show() {
@@ -82,7 +82,7 @@ class Compare {
     const question = target ? `; evidence for ${nameOf(target).toLowerCase()}${contrast ? ` compared with ${nameOf(contrast).toLowerCase()}` : ""}` : "";
     return [
       h("h1", {}, "Compare methods"),
-      h("p", { class: "lead" }, `This address sets ${list(methods.map((name) => methodOf(name).title), "and")}${question}. Add a tile to see it.`),
+      h("p", { class: "lead" }, `This address selects ${list(methods.map((name) => methodOf(name).title), "and")}${question}. Add a tile to see it.`),
       h("p", { class: "actions" }, h("button", { type: "button", class: "primary", click: chooseFile }, "Choose a file"), h("a", { class: "button", href: "/" }, "Try an example")),
     ];
   }
@@ -164,7 +164,7 @@ class Compare {
   }
 
   /**
-   * A place for one map, which fills itself.
+   * A panel for one map, which loads it.
    * @param {string} name
    * @param {string} target
    * @param {string} contrast
@@ -178,20 +178,20 @@ class Compare {
     session.picture.then((picture) => viewer.show(picture, null));
     const below = h("div", { class: "legend" }, skeleton(2));
     const map = session.map({ method: name, target, contrast }).then(
-      (found) => {
-        viewer.showMap(found);
-        below.replaceChildren(...legendOf(found));
-        return found;
+      (map) => {
+        viewer.showMap(map);
+        below.replaceChildren(...legendOf(map));
+        return map;
       },
       (error) => {
-        below.replaceChildren(h("p", { class: "hint" }, "This map could not be made."));
+        below.replaceChildren(h("p", { class: "hint" }, "This map could not be computed."));
         if (error.name !== "AbortError") showMessage(error.message);
         return null;
       },
     );
     const evidence = h("p", { class: "hint" });
-    faithfulness().then((found) => {
-      const better = Object.entries(found.find(({ method: item }) => item === name)?.better ?? {});
+    faithfulness().then((tests) => {
+      const better = Object.entries(tests.find(({ method: item }) => item === name)?.better ?? {});
       const passed = better.filter(([, value]) => value).map(([test]) => test);
       if (!better.length) return;
       evidence.textContent = passed.length
@@ -203,7 +203,7 @@ class Compare {
   }
 }
 
-/** How far the maps agree, in words. @param {EvidenceMap[]} maps */
+/** The agreement of the maps as text. @param {EvidenceMap[]} maps */
 function inAgreement(maps) {
   const pairs = maps.flatMap((one, index) => maps.slice(index + 1).map((other) => ({ one, other, value: agreement(one, other) })));
   if (!pairs.length) return "";
@@ -219,14 +219,14 @@ function order(probabilities) {
   return Object.entries(probabilities).sort(([, a], [, b]) => b - a).map(([code]) => code);
 }
 
-/** The view in an address; unknown words are left out. @param {URLSearchParams} query @returns {View} */
+/** The view in a URL. Unknown values are ignored. @param {URLSearchParams} query @returns {View} */
 function readView(query) {
   const code = (/** @type {string} */ name) => TISSUES.find((tissue) => tissue.code === query.get(name)?.toUpperCase())?.code ?? "";
   const methods = (query.get("methods") ?? "").split(",").filter(isMethod);
   return { methods: methods.length ? methods : DEFAULT_METHODS, target: code("target"), contrast: code("contrast") };
 }
 
-/** Put the view into the address, so that it can be shared. @param {View} view */
+/** Write the view into the URL, so that it can be shared. @param {View} view */
 function writeView({ methods, target, contrast }) {
   const query = new URLSearchParams({ methods: methods.join(","), target, ...(contrast ? { contrast } : {}) });
   history.replaceState(null, "", `/compare?${query}`);

@@ -1,4 +1,4 @@
-/** Model: how good it is, where it fails, and how that was measured. */
+/** Model: accuracy, failures, and how they were measured. */
 
 import { calibrationPlot, dotPlot, smallLine, table, wilson } from "/charts.js";
 import { h, skeleton } from "/dom.js";
@@ -17,7 +17,7 @@ export function model(main) {
   Promise.all([evaluation(), confidence(), robustness(), verdict(), faithfulness()]).then(([report, calibration, changes, costs, maps]) => {
     if (!isHere) return;
     if (!report) {
-      main.replaceChildren(h("h1", {}, "Model"), h("p", {}, "There are no measured figures on this server. `make report` writes them."));
+      main.replaceChildren(h("h1", {}, "Model"), h("p", {}, "This server has no measured figures. `make report` creates them."));
       return;
     }
     main.replaceChildren(
@@ -41,7 +41,7 @@ function overview(report) {
     "section",
     {},
     h("h1", {}, `Right on ${right} of 100 test tiles${confused}.`),
-    other && h("p", { class: "flag" }, "These figures were measured with other weights than those that answer on this server."),
+    other && h("p", { class: "flag" }, "These figures were measured with weights other than those on this server."),
     h(
       "p",
       { class: "lead" },
@@ -75,7 +75,7 @@ function recalls(report) {
     "section",
     { class: "card" },
     h("h2", {}, "Which tissues it finds"),
-    h("p", { class: "hint" }, "Share of the test tiles of each class that it finds, the worst first, with 95 % intervals. Few tiles make long intervals."),
+    h("p", { class: "hint" }, "Recall of each class on the test tiles, lowest first, with 95 % intervals. Classes with few tiles have long intervals."),
     dotPlot("Share of tiles found, by class", dots),
     h("details", {}, h("summary", {}, "As a table"), table("Test tiles by class", ["Class", "Tiles", "Found (recall)", "Right when named (precision)"], rows)),
   );
@@ -105,19 +105,19 @@ function cell(count, share, isRight) {
   return h("span", { class: `cell ${isRight ? "right" : "wrong"} level-${level}` }, count || "·");
 }
 
-/** @param {import("/reports.js").Confidence} found */
-function trust(found) {
-  const points = found.reliability.map(({ tiles, confidence: x, accuracy: y }) => {
+/** @param {import("/reports.js").Confidence} confidence */
+function trust(confidence) {
+  const points = confidence.reliability.map(({ tiles, confidence: x, accuracy: y }) => {
     const [low, high] = tiles ? wilson(y, tiles) : [y, y];
     return { x, y, low, high, note: tiles ? `${tiles} tiles` : "" };
   });
-  const rows = found.reliability.map(({ tiles, confidence: x, accuracy: y }) => [exactPercent(x), exactPercent(y), tiles === null ? "" : String(tiles)]);
-  const sets = found.sets.map(({ promised, share, size }) => [exactPercent(promised), exactPercent(share), size.toFixed(2)]);
+  const rows = confidence.reliability.map(({ tiles, confidence: x, accuracy: y }) => [exactPercent(x), exactPercent(y), tiles === null ? "" : String(tiles)]);
+  const sets = confidence.sets.map(({ promised, share, size }) => [exactPercent(promised), exactPercent(share), size.toFixed(2)]);
   return h(
     "section",
     { class: "card" },
-    h("h2", {}, "Whether its percentages can be believed"),
-    h("p", {}, "On the dotted line, tiles that are given 80 % are right 80 times in 100. Lines are 95 % intervals; where few tiles are, they are long."),
+    h("h2", {}, "How reliable its percentages are"),
+    h("p", {}, "On the dotted line, tiles with a confidence of 80 % are right 80 times in 100. Lines are 95 % intervals; they are long if there are few tiles."),
     h(
       "div",
       { class: "columns" },
@@ -130,22 +130,22 @@ function trust(found) {
         h(
           "p",
           { class: "hint" },
-          `Calibrated on ${found.calibratedOn}.`,
-          found.error !== null && ` Expected calibration error ${exactPercent(found.error)}.`,
-          found.inside !== null && ` ${exactPercent(1 - found.inside)} of test tiles are called unlike the training tiles.`,
+          `Calibrated on ${confidence.calibratedOn}.`,
+          confidence.error !== null && ` Expected calibration error ${exactPercent(confidence.error)}.`,
+          confidence.inside !== null && ` ${exactPercent(1 - confidence.inside)} of test tiles are called unlike the training tiles.`,
         ),
       ),
     ),
   );
 }
 
-/** @param {import("/reports.js").VerdictCosts} found */
-function flags(found) {
+/** @param {import("/reports.js").VerdictCosts} costs */
+function flags(costs) {
   const rows = [
-    ["By the tumour-related share", found.test],
-    ["By the predicted class alone", found.byClass],
-  ].map(([name, costs]) => {
-    const { missed, tumour_tiles: tumour, flagged, other_tiles: others } = /** @type {import("/reports.js").Costs} */ (costs);
+    ["By the tumour-related share", costs.test],
+    ["By the predicted class only", costs.byClass],
+  ].map(([name, rule]) => {
+    const { missed, tumour_tiles: tumour, flagged, other_tiles: others } = /** @type {import("/reports.js").Costs} */ (rule);
     return [String(name), `${missed} of ${tumour}`, `${flagged} of ${others}`];
   });
   return h(
@@ -155,7 +155,7 @@ function flags(found) {
     h(
       "p",
       {},
-      `A tile is flagged if tumour epithelium and stroma together have at least ${exactPercent(found.threshold)}. The threshold was chosen on validation tiles, where a missed tile costs as much as ${found.missCost} tiles flagged for nothing.`,
+      `A tile is flagged if tumour epithelium and stroma together have at least ${exactPercent(costs.threshold)}. The threshold was chosen on validation tiles, where a missed tile costs as much as ${costs.missCost} falsely flagged tiles.`,
     ),
     table("Test tiles", ["Rule", "Tumour-related tiles not flagged", "Other tiles flagged"], rows),
   );
@@ -181,8 +181,8 @@ function sturdiness(changes) {
   return h(
     "section",
     { class: "card" },
-    h("h2", {}, "What other scanners, files and stains do to it"),
-    h("p", {}, `Accuracy on changed test tiles, from 0 to 100 %; the dotted line is that of unchanged tiles, ${exactPercent(reference)}.`),
+    h("h2", {}, "Robustness to other scanners, files and stains"),
+    h("p", {}, `Accuracy on changed test tiles, from 0 to 100 %; the dotted line shows unchanged tiles, ${exactPercent(reference)}.`),
     h("div", { class: "multiples" }, ...charts),
   );
 }
@@ -198,7 +198,7 @@ function explanations(maps) {
     "section",
     { class: "card" },
     h("h2", {}, "Which maps mark what the model uses"),
-    h("p", {}, "A map is faithful if deleting what it marks lowers the score, or inserting it raises the score, more than with a random map."),
+    h("p", {}, "A map is faithful if deleting the marked pixels lowers the score, or inserting them raises it, more than with a random map."),
     table("Better than a random map", ["Method", ...tests], rows),
   );
 }
@@ -210,7 +210,7 @@ function card({ model: identity, classes, images }) {
     { class: "card" },
     h("h2", {}, "Data, training, limits"),
     h("p", {}, `${identity.name} ${identity.version}, a ResNet-18 trained on ${identity.training_data}. SHA-256 of its weights: `, h("code", {}, identity.digest)),
-    h("p", {}, `It sees every tile as 28 × 28 pixels. It knows ${classes.length} tissues of the colon, stained with haematoxylin and eosin, and nothing else; other organs, stains and magnifications get one of the nine names too. It was judged on ${images} test tiles.`),
+    h("p", {}, `It sees every tile as 28 × 28 pixels. It knows ${classes.length} tissues of the colon, stained with haematoxylin and eosin, and nothing else; other organs, stains and magnifications also get one of the nine names. It was evaluated on ${images} test tiles.`),
     h("p", {}, h("a", { href: "/reports/evaluation.json", download: "evaluation.json" }, "Download all figures (JSON)")),
   );
 }

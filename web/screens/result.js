@@ -1,4 +1,4 @@
-/** The result of a tile: verdict, viewer, classes, and why to trust it. */
+/** The result of a tile: verdict, viewer, classes, and the reasons to trust it. */
 
 import { ApiError } from "/api.js";
 import { announce, byId, h, skeleton } from "/dom.js";
@@ -19,13 +19,13 @@ import { Viewer } from "/viewer.js";
 /** @typedef {import("/types.js").Answer} Answer */
 /** @typedef {import("/types.js").EvidenceMap} EvidenceMap */
 
-/** Methods with a button of their own; the others are behind "More". */
+/** Methods with their own button; the others are under "More". */
 const SHOWN_METHODS = 3;
 
 /**
- * Show the session's tile, first without an answer.
+ * Show the session's tile, at first without a result.
  * @param {HTMLElement} main
- * @returns {() => void} what ends it
+ * @returns {() => void} removes the result
  */
 export function showResult(main) {
   const screen = new Result(main);
@@ -112,7 +112,7 @@ class Result {
       : [{ label: "Try again", run: () => session.ask() }, { label: "Choose another", run: chooseFile }];
     showMessage(session.failure.message, actions);
     if (session.failure.isDown) return;
-    this.side.replaceChildren(h("section", { class: "card verdict" }, h("h1", {}, "No answer"), h("p", {}, "The message above says why.")));
+    this.side.replaceChildren(h("section", { class: "card verdict" }, h("h1", {}, "No answer"), h("p", {}, "The message above gives the reason.")));
   }
 
   #answered() {
@@ -140,7 +140,7 @@ class Result {
     this.#ask({});
   }
 
-  /** Change the question, and show its map. @param {Partial<import("/types.js").Question>} change */
+  /** Change the selected map and show it. @param {Partial<import("/types.js").Question>} change */
   async #ask(change) {
     this.question = { ...this.question, ...change };
     if (this.question.contrast === this.question.target) this.question.contrast = "";
@@ -156,7 +156,7 @@ class Result {
       this.legend.replaceChildren(...legendOf(map));
     } catch (error) {
       if (asked !== this.question || !(error instanceof Error) || error.name === "AbortError") return;
-      this.legend.replaceChildren(h("p", { class: "hint" }, "This map could not be made."));
+      this.legend.replaceChildren(h("p", { class: "hint" }, "This map could not be computed."));
       showMessage(error.message, error instanceof ApiError ? [{ label: "Try again", run: () => this.#ask({}) }] : []);
     }
   }
@@ -197,7 +197,7 @@ class Result {
       h("span", {}, h("label", { for: "target" }, "Evidence for"), target),
       h("span", {}, h("label", { for: "contrast" }, "compared with"), contrast),
       h("p", { class: "hint" }, methodOf(this.question.method).meaning),
-      h("p", { class: "hint" }, `The model works on ${answer.canonical.size} × ${answer.canonical.size} pixels; finer detail plays no part.`),
+      h("p", { class: "hint" }, `The model works on ${answer.canonical.size} × ${answer.canonical.size} pixels; finer detail has no influence.`),
     );
   }
 
@@ -263,8 +263,8 @@ function balanceOf(map) {
 function trustCard(answer) {
   const { model, prediction_set: set, verdict } = answer;
   const rows = [
-    ["At this confidence", hitRate(answer) || "No test tiles were counted at this confidence."],
-    ["Likeness to the training tiles", likeness(answer)],
+    ["At this confidence", hitRate(answer) || "There are no test tiles at this confidence."],
+    ["Similarity to the training tiles", likeness(answer)],
     [
       "Prediction set",
       set ? `${set.codes.map(nameOf).join(", ")} (${percent(set.coverage)} coverage)` : "None, because the tile is unlike the training tiles or the model is not calibrated.",
@@ -284,7 +284,7 @@ function trustCard(answer) {
 /** @param {Answer} answer */
 function likeness({ ood_score: score, in_distribution: isLike }) {
   if (score === null || isLike === null) return "The model is not calibrated.";
-  const text = isLike ? "like most validation tiles" : "beyond the limit that 95 % of validation tiles keep";
+  const text = isLike ? "like most validation tiles" : "above the limit that holds for 95 % of validation tiles";
   return `Distance ${Number(score.toPrecision(3))}: ${text}.`;
 }
 

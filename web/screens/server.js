@@ -1,4 +1,4 @@
-/** Server: what the running server does, for the person who runs it. */
+/** Server: metrics of the running server, for its operator. */
 
 import { ApiError, metrics } from "/api.js";
 import { pairedBars, table } from "/charts.js";
@@ -28,7 +28,7 @@ export function server(main) {
         before = now;
       } catch (error) {
         if (!(error instanceof ApiError)) throw error;
-        if (isHere) showMessage("Server figures are not available. The page tries again by itself.");
+        if (isHere) showMessage("Server metrics are not available. The page retries automatically.");
       }
     }
     if (isHere) setTimeout(look, 1000 * SECONDS);
@@ -42,7 +42,7 @@ export function server(main) {
 /** @param {Snapshot} now @param {Snapshot | null} before @returns {Promise<Node[]>} */
 async function figures(now, before) {
   const total = now.verbs.predictions.requests + now.verbs.explanations.requests;
-  if (!total) return [h("p", { class: "lead" }, "Nobody has asked the model since the server started.")];
+  if (!total) return [h("p", { class: "lead" }, "No requests since the server started.")];
   const rows = Object.entries(now.verbs).map(([verb, load]) => {
     const earlier = before?.verbs[/** @type {"predictions"} */ (verb)].requests ?? load.requests;
     const rate = before ? Math.max(0, load.requests - earlier) / (now.time - before.time) : 0;
@@ -54,7 +54,7 @@ async function figures(now, before) {
       "section",
       { class: "card" },
       table("Since the server started", ["Questions", "Answered", "Per second", "Half within", "95 % within", "Errors"], rows),
-      h("p", { class: "hint" }, maps ? `Cache hits: ${now.hits} of ${maps} maps that cost more than a prediction.` : "No map was asked for that costs more than a prediction."),
+      h("p", { class: "hint" }, maps ? `Cache hits: ${now.hits} of ${maps} maps that are slower than a prediction.` : "No requests for maps that are slower than a prediction."),
     ),
     await mix(now),
   ];
@@ -66,7 +66,7 @@ function time(seconds) {
   return seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`;
 }
 
-/** The classes of the answers beside those of the training tiles. @param {Snapshot} now */
+/** The class mix of the responses beside that of the training tiles. @param {Snapshot} now */
 async function mix(now) {
   const training = (await evaluation())?.trainingMix ?? {};
   const total = Object.values(now.classes).reduce((sum, count) => sum + count, 0) || 1;
@@ -77,6 +77,6 @@ async function mix(now) {
     { class: "card" },
     h("h2", {}, "Classes of the answers"),
     h("p", { class: "hint" }, h("span", { class: "key one" }), "answers / ", h("span", { class: "key other" }), "training tiles. A mix that drifts away from the training tiles may mean other tissue, stain or scanner."),
-    pairedBars("Classes of the answers and of the training tiles", rows),
+    pairedBars("Classes of the responses and of the training tiles", rows),
   );
 }

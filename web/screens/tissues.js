@@ -1,4 +1,4 @@
-/** Tissues: what the nine classes look like and mean, how often the model finds them, and who says so. */
+/** Tissues: appearance and meaning of the nine classes, the model's recall, and sources. */
 
 import { h } from "/dom.js";
 import { exactPercent } from "/format.js";
@@ -44,7 +44,7 @@ function tissueCard({ code, name, fullName, looks, means, sources }) {
   );
 }
 
-/** How often the model finds each tissue, and what it takes it for. @param {HTMLElement} main */
+/** The recall of each tissue, and its most frequent confusion. @param {HTMLElement} main */
 async function addFigures(main) {
   const report = await evaluation();
   for (const { code, images, recall } of report?.classes ?? []) {
@@ -58,7 +58,7 @@ async function addFigures(main) {
   }
 }
 
-/** Examples that show the tissue itself; a drawing would teach the wrong picture. @param {HTMLElement} main */
+/** Examples of real tissue. Drawings are omitted, because they could mislead. @param {HTMLElement} main */
 async function addPictures(main) {
   for (const { file, tissue, origin } of await examples()) {
     if (origin === "drawing") continue;
