@@ -24,7 +24,7 @@ from torch import Tensor
 from handler.model.backends import BACKENDS, REDUCED
 from handler.model.checkpoint import Model
 from handler.model.engine import Engine
-from handler.model.gate import NOISE, Gate, open_within
+from handler.model.gate import NOISE, PROBE_TILES, Gate, open_within, require_answers
 from handler.model.preprocess import preprocess
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,10 @@ REFERENCE = "torch"
 AUTO, EXACT = "auto", "exact"
 BATCH_SIZES = (1, 8)
 ROUNDS = 5
-REDUCED_FLAGS = ("avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+# Seconds after which no further round of timing begins: TorchServe ends a worker that starts for too long.
+BUDGET = 15.0
+# An engine that takes so many times as long as the fastest is not timed with larger batches.
+SLOW = 4.0
 LIBRARIES = ("torch", "onnxruntime", "openvino", "mnn")
 
 
@@ -91,29 +94,55 @@ def select_engine(
     conditions = conditions_of(model, device, names, gate)
     known = read_selection(kept, conditions)
     if known is not None:
-        engines, _ = open_engines([known.engine], reference, folder, gate, tiles=False)
+        engines, _ = open_engines([known.engine], reference, folder, gate)
         if engines:
             logger.info("the engine %s serves, as measured before: %s", known.engine, known.describe())
             return engines[known.engine]
-    engines, left_out = open_engines(names, reference, folder, gate)
-    selection = measure(engines, left_out, conditions)
+    engines, unusable = open_engines(names, reference, folder, gate)
+    timed, slow = measure(engines)
+    engine, wrong = fastest_within(gate, timed, engines, reference, folder)
+    left_out = {**unusable, **slow, **wrong}
+    measured = [item for item in timed if item.name not in wrong]
+    selection = Selection(
+        conditions, engine.backend, (*measured, *(Candidate(name, {}, why) for name, why in left_out.items()))
+    )
     logger.info("the engine %s serves; %s", selection.engine, selection.describe())
     keep_selection(selection, kept)
-    return engines.get(selection.engine, reference)
+    return engine
 
 
 def open_engines(
-    names: Sequence[str], reference: Engine, folder: Path, gate: Gate, tiles: bool = True
+    names: Sequence[str], reference: Engine, folder: Path, gate: Gate
 ) -> tuple[dict[str, Engine], dict[str, str]]:
-    """The engines that keep the gate, and why the others do not."""
+    """The engines whose logits on noise keep the gate, and why the others do not."""
     engines, left_out = {}, {}
     for name in names:
         try:
-            engines[name] = reference if name == REFERENCE else open_within(gate, name, reference, folder, tiles)
+            engines[name] = reference if name == REFERENCE else open_within(gate, name, reference, folder)
         except Exception as error:  # each runtime has its own types, and none may keep the model from serving
-            left_out[name] = str(error) or type(error).__name__
-            logger.warning("the engine %s is left out: %s", name, left_out[name])
+            left_out[name] = _leave_out(name, str(error) or type(error).__name__)
     return engines, left_out
+
+
+def fastest_within(
+    gate: Gate, timed: Sequence[Candidate], engines: dict[str, Engine], reference: Engine, folder: Path
+) -> tuple[Engine, dict[str, str]]:
+    """The fastest engine whose answers keep the gate, and why faster ones do not; PyTorch if there is none."""
+    left_out = {}
+    for candidate in sorted(timed, key=lambda candidate: candidate.speed, reverse=True):
+        engine = engines[candidate.name]
+        try:
+            require_answers(engine, reference, folder / PROBE_TILES, gate)
+        except Exception as error:  # as in `open_engines`
+            left_out[candidate.name] = _leave_out(candidate.name, str(error) or type(error).__name__)
+        else:
+            return engine, left_out
+    return reference, left_out
+
+
+def _leave_out(name: str, reason: str) -> str:
+    logger.warning("the engine %s is left out: %s", name, reason)
+    return reason
 
 
 def candidates(names: Sequence[str], choice: str) -> list[str]:
@@ -126,23 +155,36 @@ def candidates(names: Sequence[str], choice: str) -> list[str]:
     return allowed if REFERENCE in allowed else [*allowed, REFERENCE]
 
 
-def measure(engines: dict[str, Engine], left_out: dict[str, str], conditions: dict[str, Any]) -> Selection:
-    """Time the engines and choose the fastest; PyTorch if there is none."""
-    rates = {str(size): images_per_second(engines, size) for size in BATCH_SIZES}
-    timed = [Candidate(name, {size: by_engine[name] for size, by_engine in rates.items()}) for name in engines]
-    fastest = max(timed, key=lambda candidate: candidate.speed).name if timed else REFERENCE
-    return Selection(conditions, fastest, (*timed, *(Candidate(name, {}, why) for name, why in left_out.items())))
+def measure(engines: dict[str, Engine]) -> tuple[list[Candidate], dict[str, str]]:
+    """The speed of each engine, and why the slow ones were not timed to the end."""
+    deadline = time.monotonic() + BUDGET
+    rates: dict[str, dict[str, float]] = {name: {} for name in engines}
+    slow: dict[str, str] = {}
+    for size in BATCH_SIZES:
+        racing = {name: engine for name, engine in engines.items() if name not in slow}
+        seconds = batch_seconds(racing, size, deadline)
+        for name, value in seconds.items():
+            rates[name][str(size)] = round(size / value, 2)
+            factor = value / min(seconds.values())
+            if factor > SLOW:
+                slow[name] = _leave_out(name, f"it takes {factor:.0f} times as long as the fastest")
+    return [Candidate(name, rates[name]) for name in engines if name not in slow], slow
 
 
-def images_per_second(engines: dict[str, Engine], size: int) -> dict[str, float]:
-    """The median of interleaved rounds, each after an untimed batch that brings back an engine's memory and threads."""
+def batch_seconds(engines: dict[str, Engine], size: int, deadline: float) -> dict[str, float]:
+    """The median of interleaved rounds, each after an untimed batch that brings back an engine's memory and threads.
+
+    The first round is always completed; no other begins after `deadline`, by `time.monotonic`.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in engines}
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
+        if number > 0 and time.monotonic() > deadline:
+            break
         for name, engine in engines.items():
             inputs = preprocess([torch.from_numpy(NOISE[1]).to(engine.device)] * size, engine.model.preprocessing)
             _timed(engine, inputs)
             seconds[name].append(_timed(engine, inputs))
-    return {name: round(size / statistics.median(values), 2) for name, values in seconds.items()}
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def _timed(engine: Engine, inputs: Tensor) -> float:
@@ -195,15 +237,19 @@ def read_selection(folder: Path | None, conditions: dict[str, Any]) -> Selection
         content = json.loads(path.read_text())
         measured = tuple(Candidate(**values) for values in content["candidates"])
         selection = Selection(content["conditions"], content["engine"], measured)
+        fastest = max(measured, key=lambda candidate: candidate.speed).name
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         logger.warning("%s is not used: %s", path.name, error)
         return None
-    if selection.conditions == conditions and selection.engine in conditions["candidates"]:
-        return selection
-    logger.warning("%s is not used: it is of other conditions", path.name)
-    return None
+    if selection.conditions != conditions or selection.engine not in conditions["candidates"]:
+        logger.warning("%s is not used: it is of other conditions", path.name)
+        return None
+    if selection.engine != fastest:
+        logger.warning("%s is not used: by its own measurements %s is faster", path.name, fastest)
+        return None
+    return selection
 
 
 def keep_selection(selection: Selection, folder: Path | None) -> None:

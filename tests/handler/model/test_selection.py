@@ -37,18 +37,24 @@ def slowly(model: Model, inputs: Tensor) -> Tensor:
     return feature_map(model.network, inputs)
 
 
+def _other(content: dict[str, Any]) -> str:
+    """A measured engine that is not the fastest."""
+    return next(item["name"] for item in content["candidates"] if item["name"] != content["engine"])
+
+
 @pytest.fixture
 def slow_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     add_backend(monkeypatch, "slow", slowly)
 
 
 def test_the_fastest_of_those_that_keep_the_gate_serves(
-    model: Model, engine_files: Path, tmp_path: Path, slow_backend: None
+    model: Model, engine_files: Path, tmp_path: Path, slow_backend: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = ["slow", "openvino", "onnxruntime", "mnn", "torch"]
     chosen = select_engine(model, CPU, engine_files, settings(*names), kept=tmp_path)
     (file,) = tmp_path.glob("engines-*.json")
     assert {item["name"] for item in json.loads(file.read_text())["candidates"]} == set(names)
+    assert "the engine slow is left out: it takes" in caplog.text
     seconds = {}
     inputs = preprocess([torch.from_numpy(NOISE[1])] * 8, model.preprocessing)
     for name in names[1:]:
@@ -82,6 +88,9 @@ def test_a_later_start_believes_the_selection_and_measures_nothing(
         lambda content: content.update(engine="abacus"),
         lambda content: content.pop("candidates"),
         lambda content: content["candidates"].append({"name": "x", "speed": 1}),
+        lambda content: content["candidates"][0].update(images_per_second="fast"),
+        lambda content: content["candidates"][0].update(images_per_second={"1": -1}),
+        lambda content: content.update(engine=_other(content)),
         lambda content: content.clear(),
     ],
 )
