@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from handler.api.verdict import Verdict, verdict_of
 from handler.classes import CODES, TUMOUR_RELATED
-from handler.classifier import Classifier, Prediction
-from handler.model.calibration import CONFIDENCE, Confidence, ReliabilityBin, save_confidence
+from handler.classifier import Classifier
+from handler.model.calibration import CONFIDENCE, Confidence, save_confidence
 from handler.model.checkpoint import load_model
 from handler.model.engine import Engine
+from handler.model.prediction import Prediction, ReliabilityBin
 from training.checkpoint import SHIPPED, write_json
 from training.data import Split, add_data_argument, load_or_exit
 

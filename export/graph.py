@@ -1,4 +1,4 @@
-"""The classifying graph: a raw image in, logits, probabilities, class activation maps and embedding out."""
+"""The classifying graph: a raw image in, all that an answer without further passes of the network needs out."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -12,6 +12,8 @@ from handler.model.network import class_activation, classify, embedding, feature
 from handler.model.preprocess import Preprocessing, normalise, reduce, reducing_matrix, resampling_matrix, triangle
 
 OUTPUTS = ("logits", "probabilities", "cam", "embedding")
+# Of a calibrated model: the squared Mahalanobis distance to the nearest class of the training tiles, `[N]`.
+OOD_SCORE = "ood_score"
 
 
 class NetworkInput(nn.Module):
@@ -45,20 +47,21 @@ class Graph(nn.Module):
         self.network = deepcopy(model.network).to(precision)
         self.network.fc.float()
         self.precision = precision
-        self.temperature = model.confidence.temperature if model.confidence else 1.0
+        self.confidence = model.confidence
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`image` is uint8 `[N, H, W, 3]`, any size; outputs are named in `OUTPUTS`."""
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """`image` is uint8 `[N, H, W, 3]`, any size; outputs are named in `OUTPUTS`, then `OOD_SCORE`."""
         features = feature_map(self.network, self.network_input(image).to(self.precision)).float()
         logits = classify(self.network, features)
-        return (
-            logits,
-            (logits / self.temperature).softmax(dim=1),
-            class_activation(self.network, features),
-            embedding(features),
-        )
+        point = embedding(features)
+        maps = class_activation(self.network, features)
+        if self.confidence is None:
+            return logits, logits.softmax(dim=1), maps, point
+        probabilities = (logits / self.confidence.temperature).softmax(dim=1)
+        return logits, probabilities, maps, point, self.confidence.ood_scores(point)
 
 
 def write_onnx(model: Model, metadata: dict[str, str], path: Path, precision: torch.dtype = torch.float32) -> None:
     """Export the classifying graph."""
-    save_onnx(Graph(model, precision), {"image": (IMAGE, IMAGE_AXES)}, OUTPUTS, metadata, path)
+    outputs = (*OUTPUTS, OOD_SCORE) if model.confidence else OUTPUTS
+    save_onnx(Graph(model, precision), {"image": (IMAGE, IMAGE_AXES)}, outputs, metadata, path)

@@ -85,5 +85,7 @@ def describe(model: Model, checkpoint: Path) -> dict[str, str]:
         "codes": ",".join(CODES),
         "preprocessing": json.dumps(model.preprocessing.to_json()),
         "temperature": str(model.confidence.temperature if model.confidence else 1.0),
+        # What makes a prediction of logits; null without a calibration.
+        "rules": json.dumps(model.confidence.rules_json() if model.confidence else None),
         "card": json.dumps(summary),
     }

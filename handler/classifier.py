@@ -4,66 +4,24 @@ JSON, pictures and HTTP are the concern of handler/api.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from handler.classes import TISSUES, Tissue
 from handler.explain.batching import MAX_BATCH, chunks
 from handler.explain.cache import AttributionCache
 from handler.explain.explainer import Explainer, Explanation, Job
 from handler.explain.registry import DEFAULT_METHOD, METHODS
-from handler.model.calibration import Confidence
 from handler.model.checkpoint import Model, load_model
 from handler.model.engine import Engine, Forward, Image
 from handler.model.network import embedding
+from handler.model.prediction import Prediction, prediction_of
 from handler.model.preprocess import canonical_tile
 
 # One class for all images, one for each, or None for each image's predicted class.
 Target = int | Sequence[int] | None
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The classification of one image.
-
-    `logits` and `probabilities` are float64 `[9]`, in the order of `handler.classes`. `probabilities` sum to 1; if
-    `calibrated`, a temperature makes them match observed frequencies (Guo et al., arXiv 1706.04599).
-
-    What needs a calibrated model is None or empty without one. `ood_score` is the squared Mahalanobis distance to the
-    nearest class of the training tiles (Lee et al., arXiv 1807.03888), `ood_threshold` the one that 95 % of real tiles
-    stay under. `prediction_sets` give, for a coverage such as "0.9", class ids by falling probability (Sadinle et al.,
-    arXiv 1609.00451).
-    """
-
-    logits: NDArray[np.float64]
-    probabilities: NDArray[np.float64]
-    calibrated: bool
-    ood_score: float | None
-    ood_threshold: float | None
-    prediction_sets: Mapping[str, Sequence[int]]
-
-    @property
-    def tissue(self) -> Tissue:
-        """The predicted class."""
-        return TISSUES[int(self.logits.argmax())]
-
-    @property
-    def probability(self) -> float:
-        """Of the predicted class, in [0, 1]."""
-        return float(self.probabilities[self.tissue.class_id])
-
-    @property
-    def in_distribution(self) -> bool | None:
-        """Whether the image is like the training tiles."""
-        if self.ood_score is None or self.ood_threshold is None:
-            return None
-        return self.ood_score <= self.ood_threshold
 
 
 class Classifier:
@@ -116,26 +74,12 @@ class Classifier:
 
     def predictions(self, forward: Forward) -> list[Prediction]:
         """The predictions of one pass of the network. Raises `ArithmeticError` if a logit is not finite."""
-        logits = forward.logits.double().cpu()
-        if not logits.isfinite().all():
-            raise ArithmeticError("the network gave logits that are not finite")
         confidence = self.model.confidence
+        logits = forward.logits.cpu().numpy()
         if confidence is None:
-            rows = zip(logits.numpy(), logits.softmax(dim=1).numpy(), strict=True)
-            return [Prediction(*row, False, None, None, {}) for row in rows]
-        probabilities = (logits / confidence.temperature).softmax(dim=1)
+            return [prediction_of(row, None, None) for row in logits]
         ood_scores = confidence.ood_scores(embedding(forward.features)).tolist()
-        return [
-            Prediction(
-                logits=logits[index].numpy(),
-                probabilities=probabilities[index].numpy(),
-                calibrated=True,
-                ood_score=ood_score,
-                ood_threshold=confidence.ood_threshold,
-                prediction_sets=_prediction_sets(confidence, probabilities[index].tolist()),
-            )
-            for index, ood_score in enumerate(ood_scores)
-        ]
+        return [prediction_of(row, score, confidence) for row, score in zip(logits, ood_scores, strict=True)]
 
     def canonical_tile(self, image: Image) -> Image:
         """What the network sees of an image: uint8 `[S, S, 3]` with S the size that it was trained on."""
@@ -174,7 +118,3 @@ class Classifier:
 
 def _batches(images: Sequence[Image]) -> list[Sequence[Image]]:
     return [images[part.start : part.stop] for part in chunks(len(images))]
-
-
-def _prediction_sets(confidence: Confidence, probabilities: list[float]) -> dict[str, list[int]]:
-    return {coverage: confidence.prediction_set(probabilities, coverage) for coverage in confidence.thresholds}

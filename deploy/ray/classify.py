@@ -28,8 +28,8 @@ from deploy.ray.serve import MAX_REQUEST_SIZE
 from handler.api.errors import RequestError
 from handler.api.image import ImageLimits, check_size, decode_image
 from handler.classes import CODES
-from handler.classifier import Prediction
 from handler.isolation import together_or_alone
+from handler.model.prediction import Prediction
 
 logger = logging.getLogger(__name__)
 

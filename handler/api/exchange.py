@@ -10,8 +10,8 @@ import orjson
 
 from handler.api.errors import RequestError, error_json
 from handler.api.request import RawRequest, TileRequest
-from handler.classifier import Prediction
 from handler.explain.explainer import Job
+from handler.model.prediction import Prediction
 
 INTERNAL_ERROR = orjson.dumps(error_json("internal_error", "The server failed to answer this request.", None))
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from handler.api.errors import RequestError
+from handler.api.prediction import TRUST
 from handler.api.render import DIVERGING, EVIDENCE, SEQUENTIAL, Rendering
 from handler.classes import CODES, NUM_CLASSES
 from handler.explain.registry import DEFAULT_METHOD, METHODS
@@ -25,8 +26,6 @@ BUDGET = Parameter(default=0, minimum=1, maximum=300_000)
 # The settings of the original demonstration; the smoothing applies to the gradient methods only.
 PRESETS: dict[str, dict[str, Value]] = {"classic": {"n_steps": 200, "baseline": "black", "sigma": 2.0}}
 METHOD_PARAMETERS = {name for method in METHODS.values() for name in method.parameters}
-# What an answer says about its reliability, beside the probabilities.
-TRUST = ("verdict", "confidence", "prediction_set", "ood", "risk")
 # What an answer may hold besides: the tile as the network sees it.
 INCLUDABLE = (*TRUST, "canonical")
 COVERAGE = Parameter(default="0.9", choices=("0.9", "0.95"))

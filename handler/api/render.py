@@ -1,4 +1,8 @@
-"""Attribution maps to pictures: smoothing, colour map, overlay, and their files."""
+"""Attribution maps to pictures: smoothing, colour map, overlay, and their files.
+
+Pictures in the colours of evidence, without smoothing, need NumPy and Pillow alone: the functions for other pictures
+import their packages themselves.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -6,12 +10,10 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from cmap import Colormap
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
-from handler.explain.types import Display
+from handler.explain.display import Display
 
 SEQUENTIAL = ("inferno", "viridis", "magma", "plasma", "cividis", "gray")
 DIVERGING = ("vik",)
@@ -125,6 +127,8 @@ def _range(values: NDArray[np.float32], display: Display, colormap: str, percent
 def _smooth(strength: NDArray[np.float32], sigma: float, input_size: int) -> NDArray[np.float32]:
     if sigma == 0:
         return strength
+    from scipy.ndimage import gaussian_filter
+
     enlarged = Image.fromarray(strength).resize((input_size, input_size), Image.Resampling.BILINEAR)
     return gaussian_filter(np.asarray(enlarged), sigma)
 
@@ -141,6 +145,8 @@ def _palette(name: str, display: Display) -> bytes:
     if name == EVIDENCE:
         against = 128 if display == "signed" else 0
         return bytes(AGAINST) * against + bytes(FOR) * (256 - against)
+    from cmap import Colormap
+
     return np.rint(Colormap(FULL_NAMES.get(name, name)).lut(256)[:, :3] * 255).astype(np.uint8).tobytes()
 
 

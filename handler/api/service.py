@@ -16,19 +16,21 @@ from typing import Any
 import orjson
 
 from handler.api import metrics
-from handler.api.answer import canonical_json, explanation_json, prediction_json, skipped_json
+from handler.api.answer import canonical_json, explanation_json, skipped_json
 from handler.api.errors import RequestError
 from handler.api.exchange import Exchange, Response
 from handler.api.image import ImageLimits
 from handler.api.options import ExplanationRequest
+from handler.api.prediction import prediction_json
 from handler.api.render import Canvas
 from handler.api.request import RawRequest, TileRequest, parse_request
 from handler.api.verdict import verdict_of
-from handler.classifier import Classifier, Prediction
+from handler.classifier import Classifier
 from handler.explain.explainer import Explanation, Job
 from handler.explain.types import BudgetExceededError
 from handler.isolation import together_or_alone
 from handler.model.engine import Forward
+from handler.model.prediction import Prediction
 
 # Images of a batch that are decoded at the same time.
 DECODERS = 4
@@ -102,8 +104,9 @@ class Service:
     def _answer(self, exchange: Exchange) -> None:
         prediction, tile = exchange.prediction, exchange.tile
         verdict = verdict_of(prediction, self._classifier.model.confidence)
-        body = prediction_json(self._classifier.engine.identity(), prediction, verdict, tile.options)
-        if "canonical" in tile.options.include:
+        include, coverage = tile.options.include, tile.options.coverage
+        body = prediction_json(self._classifier.engine.identity(), prediction, verdict, include, coverage)
+        if "canonical" in include:
             body["canonical"] = canonical_json(self._classifier.canonical_tile(tile.image))
         if tile.notes:
             body["notes"] = tile.notes

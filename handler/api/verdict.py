@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from handler.classes import CODES, DISCLAIMER, TUMOUR_RELATED
-from handler.classifier import Prediction
-from handler.model.calibration import Confidence, ReliabilityBin
+from handler.model.prediction import DecisionRules, Prediction, ReliabilityBin
 
 State = Literal["unreliable", "uncertain", "confident"]
 
@@ -49,16 +48,16 @@ class Verdict:
         return {"level": "high" if self.tumour_related else "unknown", "disclaimer": DISCLAIMER}
 
 
-def verdict_of(prediction: Prediction, confidence: Confidence | None) -> Verdict:
-    """The verdict on one prediction of a model with this calibration, if any."""
+def verdict_of(prediction: Prediction, rules: DecisionRules | None) -> Verdict:
+    """The verdict on one prediction by a calibration's rules, if there is one."""
     probabilities = dict(zip(CODES, prediction.probabilities.tolist(), strict=True))
     tumour_share = min(1.0, sum(probabilities[code] for code in TUMOUR_RELATED))
-    threshold = confidence.tumour_threshold if confidence else None
+    threshold = rules.tumour_threshold if rules else None
     state, classes = _state(prediction), _possible_classes(prediction)
     related = None if threshold is None else tumour_share >= threshold
     if state == "unreliable":
         classes, related = (), related or None
-    test_tiles = confidence.reliability_at(prediction.probability) if confidence else None
+    test_tiles = rules.reliability_at(prediction.probability) if rules else None
     return Verdict(state, classes, tumour_share, related, threshold, test_tiles)
 
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from handler.explain.display import Display
 from handler.model.preprocess import Preprocessing
 
-Display = Literal["positive", "magnitude", "signed"]
 Kind = Literal["score", "gradient", "guided", "secant"]
 Value = int | float | str
 Parameters = Mapping[str, Any]

@@ -1,8 +1,7 @@
 """How far an answer may be believed: calibrated probabilities, prediction sets, and distance from what was learned."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from handler.model.prediction import DecisionRules
 
 CONFIDENCE = "pathmnist_confidence.safetensors"
 SCHEMA = 1
@@ -19,50 +20,16 @@ class ConfidenceError(ValueError):
     """The file of a calibration does not fit its schema, or belongs to other weights."""
 
 
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Test tiles whose predicted class has a probability from `low` to below `high`, or to 1 if `high` is 1: how many
-    there are, and for how many the class is right."""
+@dataclass(frozen=True, kw_only=True)
+class Confidence(DecisionRules):
+    """A calibration of one model, as data: the rules of its decisions, and the training tiles' embeddings.
 
-    low: float
-    high: float
-    tiles: int
-    right: int
-
-
-@dataclass(frozen=True)
-class Confidence:
-    """A calibration of one model, as data.
-
-    `temperature` divides the logits (Guo et al., arXiv 1706.04599). `thresholds` give, for a coverage such as `0.9`,
-    the smallest calibrated probability with which a class belongs to the prediction set (LAC: Sadinle et al., arXiv
-    1609.00451). `class_means` `[9, 512]` and `whitening` `[512, 512]` describe the training tiles' embeddings: the
-    squared length of `(embedding - mean) @ whitening` is the Mahalanobis distance (Lee et al., arXiv 1807.03888), and
-    `ood_threshold` the one that 95 % of real tiles stay under. `calibrated_on` says in words which tiles were used.
-
-    `tumour_threshold` is the probability of tumour epithelium and stroma together from which a tile is called
-    tumour-related; `reliability` counts the test tiles by confidence (evaluation/verdict.py). Both may be missing.
+    `class_means` `[9, 512]` and `whitening` `[512, 512]` describe the embeddings: the squared length of
+    `(embedding - mean) @ whitening` is the Mahalanobis distance (Lee et al., arXiv 1807.03888).
     """
 
-    temperature: float
-    thresholds: Mapping[str, float]
-    ood_threshold: float
-    calibrated_on: str
     class_means: Tensor
     whitening: Tensor
-    tumour_threshold: float | None = None
-    reliability: tuple[ReliabilityBin, ...] = ()
-
-    def prediction_set(self, probabilities: list[float], coverage: str) -> list[int]:
-        """Classes by falling probability; never empty."""
-        order = sorted(range(len(probabilities)), key=lambda class_id: -probabilities[class_id])
-        threshold = self.thresholds[coverage]
-        return order[:1] + [class_id for class_id in order[1:] if probabilities[class_id] >= threshold]
-
-    def reliability_at(self, probability: float) -> ReliabilityBin | None:
-        """The test tiles with a confidence like this one; None if there are none."""
-        bins = (item for item in self.reliability if item.tiles and item.low <= probability)
-        return next((item for item in bins if probability < item.high or item.high == 1), None)
 
     def ood_scores(self, embeddings: Tensor) -> Tensor:
         """Squared Mahalanobis distance of embeddings `[N, 512]` to the nearest class: `[N]`."""
@@ -77,16 +44,7 @@ class Confidence:
 
 def save_confidence(confidence: Confidence, weights_digest: str, path: Path) -> None:
     """Write a calibration beside the weights it belongs to."""
-    settings = {
-        "schema": SCHEMA,
-        "weights_digest": weights_digest,
-        "temperature": confidence.temperature,
-        "thresholds": dict(confidence.thresholds),
-        "ood_threshold": confidence.ood_threshold,
-        "calibrated_on": confidence.calibrated_on,
-        "tumour_threshold": confidence.tumour_threshold,
-        "reliability": [asdict(item) for item in confidence.reliability],
-    }
+    settings = {"schema": SCHEMA, "weights_digest": weights_digest, **confidence.rules_json()}
     tensors = {"class_means": confidence.class_means.float(), "whitening": confidence.whitening.float()}
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()},
@@ -105,8 +63,7 @@ def load_confidence(path: Path, weights_digest: str) -> Confidence | None:
             settings: dict[str, Any] = json.loads((file.metadata() or {})["confidence"])
             tensors = {name: file.get_tensor(name) for name in ("class_means", "whitening")}
         schema, digest = settings.pop("schema"), settings.pop("weights_digest")
-        reliability = tuple(ReliabilityBin(**item) for item in settings.pop("reliability", ()))
-        confidence = Confidence(**settings, **tensors, reliability=reliability)
+        confidence = Confidence(**DecisionRules.from_json(settings).__dict__, **tensors)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ConfidenceError(f"{path.name} does not fit its schema: {error!r}") from error
     if schema != SCHEMA:

@@ -38,7 +38,14 @@ def test_what_is_alike_is_not_separated() -> None:
 
 def test_the_server_measures_the_same_distance() -> None:
     means, whitening = gaussian_classes(INSIDE, LABELS)
-    served = Confidence(1.0, {}, 0.0, "", torch.from_numpy(means), torch.from_numpy(whitening))
+    served = Confidence(
+        temperature=1.0,
+        thresholds={},
+        ood_threshold=0.0,
+        calibrated_on="",
+        class_means=torch.from_numpy(means),
+        whitening=torch.from_numpy(whitening),
+    )
     expected = mahalanobis(*gaussian_classes(INSIDE, LABELS))(OUTSIDE, np.zeros((50, 9)))
     assert np.allclose(served.ood_scores(torch.from_numpy(OUTSIDE)), expected)
 

@@ -82,7 +82,8 @@ def test_what_is_inaccurate_is_not_shipped(
     path = tmp_path / "pathmnist_fp16.onnx"
     assert manifest["artifacts"][path.name]["sha256"] == file_digest(path)
     assert types(path) == types(source)
-    assert path.stat().st_size < source.stat().st_size * 0.51
+    # The last layers stay in float32.
+    assert path.stat().st_size < source.stat().st_size * 0.52
 
 
 @pytest.mark.parametrize(("drop", "shipped"), [(0.0051, False), (0.005, True), (-0.01, True), (float("nan"), False)])

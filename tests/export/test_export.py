@@ -1,5 +1,6 @@
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,16 @@ import torch
 
 from export.__main__ import export
 from export.attribution import require_maps
+from export.graph import OOD_SCORE, OUTPUTS, write_onnx
+from export.onnx_file import describe
 from export.parity import Parity, ParityError, measure_parity, require_parity
+from export.predictor import CLASSIFYING, Predictor
 from handler.classes import CODES, DISCLAIMER
 from handler.model.backends import NETWORK_MNN, NETWORK_ONNX
 from handler.model.checkpoint import CARD, Model, file_digest
 from handler.model.engine import Engine
+from handler.model.gate import PROBE_TILES
+from handler.model.prediction import DecisionRules
 from serving.supervisor import ROOT
 from tests.conftest import Pixels
 from training.checkpoint import SHIPPED
@@ -30,7 +36,7 @@ def session(model_store: Path) -> onnxruntime.InferenceSession:
 def test_the_graph_takes_raw_images_and_names_its_outputs(session: onnxruntime.InferenceSession) -> None:
     (image,) = session.get_inputs()
     assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["batch", "height", "width", 3])
-    assert [item.name for item in session.get_outputs()] == ["logits", "probabilities", "cam", "embedding"]
+    assert [item.name for item in session.get_outputs()] == [*OUTPUTS, OOD_SCORE]
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (64, 64), (224, 224), (90, 333), (19, 17)])
@@ -38,13 +44,14 @@ def test_images_of_any_size_get_pytorchs_answers(
     shape: tuple[int, int], session: onnxruntime.InferenceSession, model: Model
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, *shape, 3), dtype=np.uint8)
-    logits, probabilities, cam, embedding = session.run(None, {"image": images})
+    logits, probabilities, cam, embedding, ood_scores = session.run(None, {"image": images})
     forward = Engine(model, torch.device("cpu")).forward(list(images))
     assert np.abs(logits - forward.logits.numpy()).max() < 1e-4
     assert model.confidence is not None
     calibrated = (forward.logits / model.confidence.temperature).softmax(dim=1)
     assert np.allclose(probabilities, calibrated, atol=1e-5)
     assert np.allclose(embedding, forward.features.mean(dim=(2, 3)), atol=1e-4)
+    assert np.allclose(ood_scores, model.confidence.ood_scores(forward.features.mean(dim=(2, 3))), rtol=1e-3)
     assert np.allclose(cam.sum(axis=(2, 3)) + model.network.fc.bias.numpy(), logits, atol=1e-4)
 
 
@@ -62,12 +69,23 @@ def test_the_metadata_says_what_the_file_is(model: Model, session: onnxruntime.I
     assert json.loads(metadata["preprocessing"]) == model.preprocessing.to_json()
     assert model.confidence is not None
     assert float(metadata["temperature"]) == model.confidence.temperature
+    assert DecisionRules.from_json(json.loads(metadata["rules"])).rules_json() == model.confidence.rules_json()
     card = json.loads((SHIPPED / CARD).read_text())
     assert metadata["licence"] == card["licence"]
     summary = json.loads(metadata["card"])
     assert summary["evaluation"]["test"]["accuracy"] == card["evaluation"]["test"]["accuracy"]
     assert summary["training"]["data"] == card["training"]["data"]
     assert summary["disclaimer"] == DISCLAIMER
+
+
+def test_a_model_without_a_calibration_is_exported_without_rules(model: Model, tiles: Pixels, tmp_path: Path) -> None:
+    plain = replace(model, confidence=None)
+    write_onnx(plain, describe(plain, SHIPPED), tmp_path / CLASSIFYING)
+    predictor = Predictor(tmp_path)
+    assert predictor.rules is None
+    prediction = predictor.classify(tiles[0]).prediction
+    assert (prediction.calibrated, prediction.ood_score, prediction.prediction_sets) == (False, None, {})
+    assert prediction.probabilities.sum() == pytest.approx(1)
 
 
 def test_two_exports_are_the_same_bytes(model_store: Path, tmp_path: Path) -> None:
@@ -90,7 +108,7 @@ def test_the_archive_holds_all_it_needs_and_no_pickle(model_store: Path) -> None
         names = set(archive.namelist())
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "handler").rglob("*.py")}
     wanted = {"pathmnist_handler.py", "model-config.yaml", "MAR-INF/MANIFEST.json", *package}
-    assert names == wanted | {path.name for path in SHIPPED.iterdir()} | {NETWORK_ONNX, NETWORK_MNN}
+    assert names == wanted | {path.name for path in SHIPPED.iterdir()} | {NETWORK_ONNX, NETWORK_MNN, PROBE_TILES}
 
 
 def test_the_manifest_holds_every_digest(model_store: Path, model: Model) -> None:

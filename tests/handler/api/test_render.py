@@ -22,7 +22,7 @@ from handler.api.render import (
     png,
     strength_of,
 )
-from handler.explain.types import Display
+from handler.explain.display import Display
 from tests.conftest import Pixels
 
 

@@ -13,9 +13,9 @@ from handler.api.image import ImageLimits
 from handler.api.service import Service
 from handler.api.verdict import Verdict, verdict_of
 from handler.classes import CODES
-from handler.classifier import Prediction
-from handler.model.calibration import Confidence, ReliabilityBin
+from handler.model.calibration import Confidence
 from handler.model.checkpoint import Model
+from handler.model.prediction import Prediction, ReliabilityBin
 from tests.conftest import Pixels
 from tests.support.answers import answer
 from tests.support.explaining import classifier_of

@@ -15,11 +15,11 @@ from handler.model.calibration import (
     CONFIDENCE,
     Confidence,
     ConfidenceError,
-    ReliabilityBin,
     load_confidence,
     save_confidence,
 )
 from handler.model.checkpoint import Model
+from handler.model.prediction import ReliabilityBin
 from tests.conftest import Pixels
 from tests.support.answers import answer
 from tests.support.explaining import classifier_of
