@@ -56,13 +56,14 @@ runs/teacher/teacher.safetensors: | .venv/test.stamp
 evaluate: .venv/test.stamp
 	$(BIN)/python -m evaluation.classification --data $(DATA) $(ARGS)
 
-## report: compute every figure of MODEL_CARD.md and docs/evaluation from the shipped checkpoint (DATA=FILE.npz)
+## report: docs/evaluation, MODEL_CARD.md and the README's table, from the shipped checkpoint (DATA=FILE.npz)
 report: .venv/test.stamp
 	$(BIN)/python -m evaluation.calibrate --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.verdict --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.classification --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.robustness --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.card --reports docs/evaluation --output MODEL_CARD.md
+	$(BIN)/python -m evaluation.readme --reports docs/evaluation --readme README.md
 
 ## export: rebuild model_store/ from the shipped checkpoint
 export: .venv/serve.stamp

@@ -25,18 +25,20 @@ class CardError(ValueError):
 
 
 def read_reports(folder: Path, digest: str) -> dict[str, dict[str, Any]]:
-    """The reports by name; raises `CardError` for one that is missing or belongs to other weights."""
-    reports = {}
-    for name in REPORTS:
-        path = folder / f"{name}.json"
-        if not path.is_file():
-            raise CardError(f"no report {path}; `make report` writes it")
-        reports[name] = json.loads(path.read_text())
-        model = reports[name]["model"]
-        found = model["digest"] if isinstance(model, dict) else model
-        if found != digest:
-            raise CardError(f"{path.name} is of the weights {found[:12]}, the checkpoint's are {digest[:12]}")
-    return reports
+    """The reports by name. Raises `CardError` if one is missing or belongs to other weights."""
+    return {name: read_report(folder / f"{name}.json", digest) for name in REPORTS}
+
+
+def read_report(path: Path, digest: str) -> dict[str, Any]:
+    """One report. Raises `CardError` if it is missing or belongs to other weights."""
+    if not path.is_file():
+        raise CardError(f"no report {path}; `make report` writes it")
+    report: dict[str, Any] = json.loads(path.read_text())
+    model = report["model"]
+    measured = model["digest"] if isinstance(model, dict) else model
+    if measured != digest:
+        raise CardError(f"{path.name} is of the weights {measured[:12]}, the checkpoint's are {digest[:12]}")
+    return report
 
 
 def write_card(checkpoint: dict[str, Any], reports: dict[str, dict[str, Any]]) -> str:
