@@ -259,7 +259,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the report")
     arguments = parser.parse_args()
     data = load_or_exit(arguments.data)
-    model = load_model(arguments.checkpoint)
+    # The folder may hold the calibration of earlier weights, which this run replaces.
+    model = load_model(arguments.checkpoint, calibrated=False)
     confidence, report = calibrate(model, data)
     save_confidence(confidence, model.digest, arguments.checkpoint / CONFIDENCE)
     write_json(arguments.output / "confidence.json", report)

@@ -95,7 +95,7 @@ def read_probabilities(path: Path, index: Path | None, count: int) -> NDArray[np
     return probabilities
 
 
-def _read_table(path: Path, kind: type, dimensions: int) -> NDArray[Any]:
+def _read_table(path: Path, kind: type[int | float], dimensions: int) -> NDArray[Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # of an empty file
             return np.loadtxt(path, kind, delimiter=",", ndmin=dimensions)

@@ -54,8 +54,8 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
-    """Read weights, card and calibration, if there is one.
+def load_model(folder: Path, device: torch.device | str = "cpu", calibrated: bool = True) -> Model:
+    """Read weights and card, and the calibration, if there is one and `calibrated` is not False.
 
     Raises `ModelError` if the card lacks a key or names other weights, `ConfidenceError` if the calibration does not
     belong to them.
@@ -72,6 +72,6 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> Model:
     if digest != expected:
         raise ModelError(f"{WEIGHTS} has SHA-256 {digest}, its card says {expected}")
     network = for_inference(load_network(weights)).to(device)
-    confidence = load_confidence(folder / CONFIDENCE, digest)
+    confidence = load_confidence(folder / CONFIDENCE, digest) if calibrated else None
     on_device = confidence.to(device) if confidence else None
     return Model(name, version, digest, training_data, preprocessing, network, on_device)
