@@ -80,10 +80,10 @@ def read_probabilities(path: Path, index: Path | None, count: int) -> NDArray[np
     `index` names a file with the row of each image, one number per line; without it row i belongs to image i. Raises
     `DataError` if a file cannot be read or the numbers do not fit.
     """
-    table = _read_table(path, float, 2)
+    table = _read_table(path, np.float64, 2)
     if table.shape[1] not in (NUM_CLASSES, NUM_CLASSES + 1):
         raise DataError(f"{path.name} has {table.shape[1]} columns, expected {NUM_CLASSES} or {NUM_CLASSES + 1}")
-    rows = np.arange(len(table)) if index is None else _read_table(index, int, 1)
+    rows = np.arange(len(table)) if index is None else _read_table(index, np.int64, 1)
     if len(rows) != count:
         raise DataError(f"{len(rows)} rows of probabilities for {count} images")
     if rows.min() < 0 or rows.max() >= len(table):
@@ -95,7 +95,7 @@ def read_probabilities(path: Path, index: Path | None, count: int) -> NDArray[np
     return probabilities
 
 
-def _read_table(path: Path, kind: type[int | float], dimensions: int) -> NDArray[Any]:
+def _read_table(path: Path, kind: type[np.number[Any]], dimensions: int) -> NDArray[Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # of an empty file
             return np.loadtxt(path, kind, delimiter=",", ndmin=dimensions)
