@@ -9,7 +9,7 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ def read_probabilities(path: Path, index: Path | None, count: int) -> NDArray[np
     return probabilities
 
 
-def _read_table(path: Path, kind: type[np.number[Any]], dimensions: int) -> NDArray[Any]:
+def _read_table(path: Path, kind: type[np.number[Any]], dimensions: Literal[1, 2]) -> NDArray[Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # of an empty file
             return np.loadtxt(path, kind, delimiter=",", ndmin=dimensions)
