@@ -171,26 +171,25 @@ def test_the_adaptive_rule_keeps_its_tolerance(classifier: Classifier, tile: Pix
         assert explanation.complete
 
 
-def test_adaptive_comes_as_near_as_captum_with_a_third_of_the_gradients(
+def test_adaptive_is_nearer_than_captum_with_as_many_gradients(
     model: Model, classifier: Classifier, tile: Pixels, reference: Tensor
 ) -> None:
     (explanation,) = classifier.explain([tile], METHOD, 6)
-    assert explanation.details["gradient_evaluations"] == 16
-    expected = map_error(captum(model, tile[None], [6], "black", 50)[0], reference)
-    assert map_error(maps([explanation])[0], reference) < 1.1 * expected
+    evaluations = explanation.details["gradient_evaluations"]
+    assert evaluations <= 24
+    with_as_many = captum(model, tile[None], [6], "black", evaluations)[0]
+    assert map_error(maps([explanation])[0], reference) < 0.5 * map_error(with_as_many, reference)
 
 
 def test_rounding_decides_little(model: Model, classifier: Classifier, real_data: PathMNIST) -> None:
-    """A pale tile, in which float32 cannot tell neighbours apart: Captum's map moves by a tenth and more."""
-    inputs = network_inputs(model, real_data.test.images[600:601])
+    """Pale tiles too, in which float32 can hardly tell neighbours apart."""
+    inputs = network_inputs(model, real_data.test.images[600:680:20])
+    targets = model.network(inputs).argmax(dim=1).tolist()
     double = classifier_of(model, deepcopy(model.network).double())
-
-    def change(**parameters: Any) -> float:
-        single = maps(classifier.explain_inputs(inputs, METHOD, 0, **parameters))
-        return map_error(single.double(), maps(double.explain_inputs(inputs.double(), METHOD, 0, **parameters)))
-
-    assert change(tolerance=1.0) < 0.02
-    assert change(n_steps=16) > 0.1
+    single = maps(classifier.explain_inputs(inputs, METHOD, targets, tolerance=1.0)).double()
+    exact = maps(double.explain_inputs(inputs.double(), METHOD, targets, tolerance=1.0))
+    for found, expected in zip(single, exact, strict=True):
+        assert map_error(found, expected) < 0.02
 
 
 def test_completeness_alone_is_not_enough(classifier: Classifier, tile: Pixels) -> None:
