@@ -1,7 +1,7 @@
 """A picture of tiles with their explanations: `python -m evaluation.gallery --output docs/gallery.png`.
 
 One column per tile; rows show the tile and the overlay of each method for the predicted class, as the server draws
-them. Without `--data` the tiles are generated.
+them. Without `--data` the tiles are the web page's examples, which are generated.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from handler.classifier import Classifier
 from handler.explain.registry import METHODS
 from training.checkpoint import SHIPPED
 from training.data import load_or_exit
-from training.synthetic import generate
 
+EXAMPLES = Path(__file__).parent.parent / "web" / "examples"
 SHOWN = ("gradcam", "layercam", "integrated_gradients")
 # A little smoothing, in pixels of the network's input.
 RENDERING = Rendering(sigma=2.0)
@@ -30,7 +30,7 @@ MARGIN = 96
 def one_of_each_class(source: str | None) -> NDArray[np.uint8]:
     """Nine tiles, one per class, in class order."""
     if source is None:
-        return generate(NUM_CLASSES, seed=8, size=224).images
+        return np.stack([np.asarray(Image.open(EXAMPLES / f"{code}.png").convert("RGB")) for code in CODES])
     split = load_or_exit(source).test
     return np.stack([split.images[np.flatnonzero(split.labels == class_id)[0]] for class_id in range(NUM_CLASSES)])
 

@@ -1,8 +1,7 @@
 """Generated tiles in MedMNIST's schema: nine textures that imitate the nine tissues.
 
 Training, export and serving can run and be tested with them if no real images are available. They say nothing about a
-model's accuracy on tissue. `python -m training.synthetic --output FILE.npz` writes a data set,
-`python -m training.synthetic --pictures web/examples` the web page's examples.
+model's accuracy on tissue. `python -m training.synthetic --output FILE.npz` writes a data set.
 """
 
 import argparse
@@ -13,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from handler.classes import CODES, NUM_CLASSES
+from handler.classes import NUM_CLASSES
 from training.data import Split
 
 Field = NDArray[np.float32]
-PICTURE_SIZE = 112
 Texture = Callable[[np.random.Generator, int], tuple[Field, Field]]
 
 
@@ -47,13 +45,6 @@ def write_dataset(path: Path, per_split: tuple[int, int, int], seed: int, size: 
         arrays[f"{name}_images"] = split.images
         arrays[f"{name}_labels"] = split.labels.astype(np.uint8)[:, None]
     np.savez_compressed(path, allow_pickle=False, **arrays)
-
-
-def write_pictures(folder: Path) -> None:
-    """Write one PNG of each class, named by its code."""
-    images = generate(NUM_CLASSES, seed=8, size=PICTURE_SIZE).images
-    for code, image in zip(CODES, images, strict=True):
-        Image.fromarray(image).save(folder / f"{code}.png", optimize=True)
 
 
 def _noise(random: np.random.Generator, size: int, cells: int, stretch: int = 1) -> Field:
@@ -138,10 +129,8 @@ TEXTURES: tuple[Texture, ...] = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write generated tiles in MedMNIST's schema, or as pictures.")
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--output", type=Path, help="a data set, .npz")
-    target.add_argument("--pictures", type=Path, metavar="FOLDER", help="one PNG of each class")
+    parser = argparse.ArgumentParser(description="Write generated tiles in MedMNIST's schema.")
+    parser.add_argument("--output", type=Path, required=True, help="a data set, .npz")
     parser.add_argument(
         "--count",
         type=int,
@@ -152,9 +141,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=28, help="tile side")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    if arguments.pictures:
-        write_pictures(arguments.pictures)
-        return
     write_dataset(arguments.output, tuple(arguments.count), arguments.seed, arguments.size)
 
 

@@ -68,6 +68,5 @@
  * @property {string} title
  * @property {string} tissue
  * @property {"right" | "wrong" | "unlike"} answer
- * @property {string} origin
  */
 export {};

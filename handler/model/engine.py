@@ -48,7 +48,9 @@ class Engine:
 
     def forward(self, images: Sequence[Image]) -> Forward:
         """Classify uint8 RGB images `[H, W, 3]` of any sizes."""
-        tiles = [torch.from_numpy(image).to(self.device) for image in images]
+        # A copy of read-only arrays, such as Pillow's: PyTorch warns of those.
+        writable = [image if image.flags.writeable else image.copy() for image in images]
+        tiles = [torch.from_numpy(image).to(self.device) for image in writable]
         return self.run(preprocess(tiles, self.model.preprocessing))
 
     def run(self, inputs: Tensor) -> Forward:

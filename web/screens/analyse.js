@@ -104,15 +104,14 @@ function figure(value, text, [low, high]) {
 
 /** @param {HTMLElement} tries */
 async function fillExamples(tries) {
-  const tiles = await examples();
-  const drawn = tiles.some(({ origin }) => origin === "drawing");
+  const tiles = (await examples()).filter(({ title }) => title);
   tries.replaceChildren(
     ...tiles.map((example) => {
       const picture = h("img", { src: `/examples/${example.file}`, alt: "", width: 72, height: 72 });
       return h("li", {}, h("button", { type: "button", click: () => openExample(example.file) }, picture, h("span", {}, example.title)));
     }),
   );
-  if (drawn) tries.after(h("p", { class: "hint" }, "Drawings, not tissue. They test the page, not the model."));
+  if (tiles.length) tries.after(h("p", { class: "hint" }, "A network generated these tiles. They show the page, not the model's accuracy."));
 }
 
 /** @param {string} file */

