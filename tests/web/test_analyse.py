@@ -35,10 +35,10 @@ def ask(server: TorchServe, image: bytes, verb: str = "predictions", **options: 
 
 
 @pytest.fixture(scope="module")
-def by_state(server: TorchServe, tiles: Pixels, encode: Encode) -> dict[str, bytes]:
-    """An image file (a generated tile or noise) for each state of a verdict."""
+def by_state(server: TorchServe, encode: Encode) -> dict[str, bytes]:
+    """An image file (an example or noise) for each state of a verdict."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    files = [encode(image) for image in (*tiles, noise)]
+    files = [*(path.read_bytes() for path in sorted(EXAMPLES.glob("*.png"))), encode(noise)]
     with ThreadPoolExecutor(8) as pool:
         answers = pool.map(lambda file: ask(server, file, include="verdict"), files)
         by_state = {answer["verdict"]["state"]: file for answer, file in zip(answers, files, strict=True)}
