@@ -33,7 +33,7 @@ test-quick: .venv/test.stamp
 	$(BIN)/pytest -m "not (server or browser or ray or slow)"
 
 ## test: check style, types and import rules, then run every test
-test: .venv/test.stamp check
+test: .venv/test.stamp .venv-clients/clients.stamp check
 	$(BIN)/pytest
 
 ## check: check style, types and import rules
@@ -108,6 +108,13 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check pip==26.3
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check --group bench --constraint bench/constraints.txt
+	touch $@
+
+# Unmodified clients, which need other versions than the server.
+.venv-clients/clients.stamp: pyproject.toml tests/serving/clients/constraints.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/pip install --quiet --disable-pip-version-check pip==26.3
+	.venv-clients/bin/pip install --quiet --disable-pip-version-check --group clients --constraint tests/serving/clients/constraints.txt
 	touch $@
 
 ## lock: pin the packages that the direct dependencies pull in

@@ -24,11 +24,13 @@ from starlette.responses import JSONResponse, Response
 
 from deploy.ray.archive import ARCHIVE, connect, open_service
 from handler.api.request import RawRequest
-from serving.gateway.payload import read_payload
+from serving.gateway.answer import Answer, Question, answer_each, join
+from serving.gateway.payload import Batch, read_payload
 from serving.gateway.policy import (
     JSON,
     METHODS,
     REQUEST_ID,
+    VERBS,
     RefusedError,
     cors_headers,
     preflight_headers,
@@ -39,6 +41,7 @@ from serving.gateway.settings import ROOT, Settings, SettingsError, read_propert
 from serving.ports import is_loopback, reachable
 
 NAME = "pathmnist"
+PATHS = tuple(f"/{verb}/{NAME}" for verb in VERBS)
 MAX_REQUEST_SIZE = Settings().max_request_size
 ATTEMPTS = 3
 # Time limit for a response in seconds, including the slowest valid explanation.
@@ -69,7 +72,7 @@ class Edge:
     def __init__(
         self, predictions: DeploymentHandle[Any], explanations: DeploymentHandle[Any], settings: Settings, token: str
     ) -> None:
-        self._pools = {f"/predictions/{NAME}": predictions, f"/explanations/{NAME}": explanations}
+        self._pools = {"predictions": predictions, "explanations": explanations}
         self._settings = settings
         self._token = token
 
@@ -94,7 +97,7 @@ class Edge:
         if path == "/ping":
             return JSONResponse({"status": "Healthy"})
         require_token(self._token, path, request.headers.get("Authorization", "").encode("latin-1"))
-        if path not in self._pools:
+        if path not in PATHS:
             raise RefusedError(404, f"There is nothing at this address; POST images to /predictions/{NAME}.")
         if request.method not in METHODS:
             raise RefusedError(405, f"{request.method} is not allowed here; see the header Allow.")
@@ -105,8 +108,13 @@ class Edge:
             ", ".join(request.headers.getlist("Content-Encoding")),
             self._settings.max_request_size,
         )
-        fields: dict[str, Any] = {**payload.options, **({"body": payload.body} if payload.body else {})}
-        return await self._ask(self._pools[path], RawRequest(fields, path.startswith("/explanations/")))
+
+        verb = path.split("/")[1]
+        if isinstance(payload, Batch):
+            questions = [Question(verb, item) for item in payload.payloads]
+            return Response(join(await answer_each(questions, self._ask)), media_type=JSON)
+        answer = await self._ask(Question(verb, payload))
+        return Response(answer.body, answer.status, media_type=JSON)
 
     async def _body(self, request: Request) -> bytes:
         limit = self._settings.max_request_size
@@ -117,12 +125,15 @@ class Edge:
                 raise RefusedError(413, f"A request has at most {limit} bytes.")
         return bytes(body)
 
-    async def _ask(self, pool: DeploymentHandle[Any], request: RawRequest) -> Response:
+    async def _ask(self, question: Question) -> Answer:
+        payload, pool = question.payload, self._pools[question.verb]
+        fields: dict[str, Any] = {**payload.options, **({"body": payload.body} if payload.body else {})}
+        request = RawRequest(fields, question.verb == "explanations")
         for _ in range(ATTEMPTS):
             try:
                 async with asyncio.timeout(PATIENCE):
                     status, body = await pool.respond.remote(request)
-                return Response(body, status, media_type=JSON)
+                return Answer(status, JSON, body)
             except RayActorError:
                 logger.warning("a replica died; its request is retried on another")
             except BackPressureError as error:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from handler.api.errors import RequestError, error_json
 from handler.api.request import RawRequest, TileRequest
@@ -44,6 +46,8 @@ class Exchange:
     received: float = field(default_factory=time.monotonic)
     tile: TileRequest = field(init=False)
     prediction: Prediction = field(init=False)
+    # `[512]`, if the request asks for it.
+    embedding: NDArray[np.float32] | None = None
     jobs: list[Job] = field(default_factory=list)
     status: HTTPStatus | None = None
     body: bytes = b""

@@ -26,8 +26,8 @@ BUDGET = Parameter(default=0, minimum=1, maximum=300_000)
 # The settings of the original demonstration; the smoothing applies to the gradient methods only.
 PRESETS: dict[str, dict[str, Value]] = {"classic": {"n_steps": 200, "baseline": "black", "sigma": 2.0}}
 METHOD_PARAMETERS = {name for method in METHODS.values() for name in method.parameters}
-# What an answer may hold besides: the tile as the network sees it.
-INCLUDABLE = (*TRUST, "canonical")
+# What an answer may hold besides: the tile as the network sees it, and the numbers before the last layer.
+INCLUDABLE = (*TRUST, "canonical", "embedding")
 COVERAGE = Parameter(default="0.9", choices=("0.9", "0.95"))
 PLAIN = {"explain", "method", "target", "contrast", "preset", "return", "dtype", "budget_ms", "include", "coverage"}
 OPTIONS = PLAIN | set(RENDERING) | METHOD_PARAMETERS

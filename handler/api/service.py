@@ -30,6 +30,7 @@ from handler.explain.explainer import Explanation, Job
 from handler.explain.types import BudgetExceededError
 from handler.isolation import together_or_alone
 from handler.model.engine import Forward
+from handler.model.network import embedding
 from handler.model.prediction import Prediction
 
 # Images of a batch that are decoded at the same time.
@@ -83,6 +84,8 @@ class Service:
         rows = zip(exchanges, forward.split(), self._classifier.predictions(forward), strict=True)
         for exchange, row, prediction in rows:
             exchange.prediction = prediction
+            if "embedding" in exchange.tile.options.include:
+                exchange.embedding = embedding(row.features)[0].cpu().numpy()
             exchange.jobs = [self._job(exchange, row, request) for request in exchange.tile.options.explanations]
 
     def _job(self, exchange: Exchange, forward: Forward, request: ExplanationRequest) -> Job:
@@ -108,6 +111,8 @@ class Service:
         body = prediction_json(self._classifier.engine.identity(), prediction, verdict, include, coverage)
         if "canonical" in include:
             body["canonical"] = canonical_json(self._classifier.canonical_tile(tile.image))
+        if exchange.embedding is not None:
+            body["embedding"] = exchange.embedding.tolist()
         if tile.notes:
             body["notes"] = tile.notes
         if exchange.jobs:

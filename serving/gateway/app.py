@@ -8,16 +8,17 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
+from serving.gateway import kserve
+from serving.gateway.answer import Answer, Question, answer_each, join, refusal
 from serving.gateway.metrics import exposition
 from serving.gateway.pages import add_pages
-from serving.gateway.payload import Payload, read_payload
+from serving.gateway.payload import MAX_IMAGES, Batch, Payload, decompressed, read_payload
 from serving.gateway.policy import (
     JSON,
     METHODS,
@@ -34,7 +35,7 @@ from serving.gateway.rate_limit import RateLimit
 from serving.gateway.readiness import Readiness
 from serving.gateway.recorder import Exchange, Recorder
 from serving.gateway.settings import Settings
-from serving.gateway.upstream import Answer, Upstream
+from serving.gateway.upstream import Upstream
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -43,7 +44,9 @@ ROUTES = tuple(
     f"/{{verb:{verb}}}/{{model:{NAME}}}{version}" for verb in VERBS for version in ("", f"/{{version:{NAME}}}")
 )
 IDENTITY = web.RequestKey("identity", str)
-FACTS = web.RequestKey("facts", Mapping[str, Any])
+# What the request asked of the model, and the answers, for the log.
+VERB = web.RequestKey("verb", str)
+ANSWERS = web.RequestKey("answers", Sequence[Answer])
 # Bytes up to which a body is read at once; a larger one is read beside the event loop.
 SMALL = 256 * 1024
 
@@ -67,6 +70,9 @@ class Edge:
         self._recorder = Recorder(settings, request_log)
         self._upstream = Upstream(settings.inference_address, settings.metrics_address)
         self._readiness = Readiness(manifest, self._upstream.predict) if manifest else None
+        self._manifest = manifest
+        # All images of all batches together, so that they leave room in TorchServe's queue for other requests.
+        self._batched = asyncio.Semaphore(MAX_IMAGES)
         self._open_paths = frozenset(OPEN_PATHS)
 
     def application(self) -> web.Application:
@@ -77,8 +83,10 @@ class Edge:
                 application.router.add_route(method, path, self._infer)
         application.router.add_get("/ping", self._ping)
         application.router.add_get("/metrics", self._metrics)
-        if self._readiness:
+        if self._manifest and self._readiness:
             application.router.add_get("/ready", self._ready)
+            protocols = kserve.KServe(self._plain_body, self._ask_each, self._manifest, self._readiness)
+            application.add_routes(protocols.routes())
         self._open_paths |= add_pages(application)
         application.cleanup_ctx.append(self._lifetime)
         return application
@@ -89,14 +97,32 @@ class Edge:
         await asyncio.to_thread(self._recorder.close)
 
     async def _infer(self, request: web.Request) -> web.Response:
-        payload = await self._payload(request)
-        verb, model = request.match_info["verb"], request.match_info["model"]
-        version = request.match_info.get("version", "")
-        answer = await self._upstream.infer(verb, model, version, payload, request[IDENTITY])
-        request[FACTS] = answer.facts
+        payload, verb = await self._payload(request), request.match_info["verb"]
+        if isinstance(payload, Batch):
+            answers = await self._ask_each(request, [Question(verb, item) for item in payload.payloads])
+            return web.Response(body=join(answers), content_type=JSON)
+        answer = await self._ask(request, Question(verb, payload))
+        request[ANSWERS] = (answer,)
         return _response(answer)
 
-    async def _payload(self, request: web.Request) -> Payload:
+    async def _ask_each(self, request: web.Request, questions: Sequence[Question]) -> Sequence[Answer]:
+        """The answers to several questions, each of which counts as a request."""
+        if self._limit:
+            self._limit.charge(request.remote or "", len(questions) - 1)
+
+        async def ask(question: Question) -> Answer:
+            async with self._batched:
+                return await self._ask(request, question)
+
+        request[VERB] = questions[0].verb
+        request[ANSWERS] = await answer_each(questions, ask)
+        return request[ANSWERS]
+
+    async def _ask(self, request: web.Request, question: Question) -> Answer:
+        model, version = request.match_info.get("model", kserve.MODEL), request.match_info.get("version", "")
+        return await self._upstream.infer(question.verb, model, version, question.payload, request[IDENTITY])
+
+    async def _payload(self, request: web.Request) -> Payload | Batch:
         body = await self._body(request)
         arguments = (
             _raw(request.rel_url.raw_query_string),
@@ -108,6 +134,11 @@ class Edge:
         if len(body) > SMALL:
             return await asyncio.to_thread(read_payload, *arguments)
         return read_payload(*arguments)
+
+    async def _plain_body(self, request: web.Request) -> bytes:
+        """The body after decompression."""
+        encoding = ", ".join(request.headers.getall("Content-Encoding", []))
+        return decompressed(await self._body(request), encoding, self._settings.max_request_size)
 
     async def _body(self, request: web.Request) -> bytes:
         limit = self._settings.edge_read_timeout
@@ -150,7 +181,7 @@ class Edge:
             try:
                 return web.Response(status=HTTPStatus.NO_CONTENT, headers=preflight_headers(self._settings, origin))
             except RefusedError as error:
-                return _error(error)
+                return _error(request, error)
         response = await handler(request)
         response.headers.update(cors_headers(self._settings, origin))
         return response
@@ -159,26 +190,15 @@ class Edge:
     async def _record(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         start = time.perf_counter()
         response = await handler(request)
-        verb = request.path.lstrip("/").partition("/")[0]
-        if verb not in VERBS or not isinstance(response, web.Response):
+        if not isinstance(response, web.Response) or not (verb := _verb(request)):
             return response
-        exchange = Exchange(
-            request[IDENTITY],
-            request.method,
-            verb,
-            request.headers.get("traceparent", ""),
-            response.status,
-            time.perf_counter() - start,
-            request.content_length,
-            response.body if isinstance(response.body, bytes) else b"",
-            request.get(FACTS, {}),
-        )
         try:
-            self._recorder.write(exchange)
+            for exchange in _exchanges(request, response, verb, time.perf_counter() - start):
+                self._recorder.write(exchange)
         except OSError:
             logger.exception("request %s could not be written down", request[IDENTITY])
             message = "The audit trail cannot be written, so no answer is given."
-            return _error(RefusedError(503, message, "audit_failed"))
+            return _error(request, RefusedError(503, message, "audit_failed"))
         return response
 
     @web.middleware
@@ -193,8 +213,8 @@ class Edge:
         except Exception:
             logger.exception("request %s failed", request[IDENTITY])
             refused = RefusedError(500, "The server failed to answer this request.")
-        request[FACTS] = {"outcome": refused.code}
-        return _error(refused)
+        request[ANSWERS] = (refusal(refused),)
+        return _error(request, refused)
 
     @web.middleware
     async def _limit_rate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -210,12 +230,36 @@ class Edge:
         return await handler(request)
 
 
+def _verb(request: web.Request) -> str:
+    """What a request asks of the model; "" if it does not reach it."""
+    first = request.path.lstrip("/").partition("/")[0]
+    return first if first in VERBS else request.get(VERB, "")
+
+
+def _exchanges(request: web.Request, response: web.Response, verb: str, seconds: float) -> Iterator[Exchange]:
+    """What to write down: one entry for each question."""
+    body = response.body if isinstance(response.body, bytes) else b""
+    for answer in request.get(ANSWERS) or (Answer(response.status, JSON, body),):
+        yield Exchange(
+            request[IDENTITY],
+            request.method,
+            verb,
+            request.headers.get("traceparent", ""),
+            answer.status,
+            seconds,
+            request.content_length,
+            answer.body,
+            answer.facts,
+        )
+
+
 def _response(answer: Answer) -> web.Response:
     return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": answer.content_type})
 
 
-def _error(error: RefusedError) -> web.Response:
-    return web.Response(status=error.status, body=error.body, content_type=JSON, headers=error.headers)
+def _error(request: web.Request, error: RefusedError) -> web.Response:
+    body = kserve.error_body(error) if request.path.startswith(kserve.PREFIXES) else error.body
+    return web.Response(status=error.status, body=body, content_type=JSON, headers=error.headers)
 
 
 def _refusal(request: web.Request, error: web.HTTPException) -> RefusedError:

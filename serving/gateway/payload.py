@@ -5,6 +5,7 @@ TorchServe drops repeated fields and answers malformed forms with Java's message
 
 import base64
 import binascii
+import json
 import logging
 import re
 import string
@@ -23,6 +24,8 @@ OCTETS = "application/octet-stream"
 # Form fields that may hold the image; `body` is TorchServe's name for it.
 IMAGE_FIELDS = ("data", "image", "file", "body")
 MAX_FIELDS = 64
+# Images of one request.
+MAX_IMAGES = 64
 # Bytes of the encoded options. TorchServe takes 4096 for a request line.
 MAX_OPTIONS = 3000
 # Bytes of a form without files.
@@ -61,12 +64,21 @@ class Payload:
         return urlencode(self.options, quote_via=quote)
 
 
-def read_payload(query: bytes, body: bytes, content_type: bytes, content_encoding: str, limit: int) -> Payload:
+@dataclass(frozen=True)
+class Batch:
+    """Several images of one request, with the same options."""
+
+    payloads: tuple[Payload, ...]
+
+
+def read_payload(query: bytes, body: bytes, content_type: bytes, content_encoding: str, limit: int) -> Payload | Batch:
     """Decompress the body, read it if it is a form, and join its fields with the query's.
+
+    A form with several images in one field, or JSON with `images`, is a batch.
 
     Raises `RefusedError` if a part is malformed, given twice, or larger than `limit` bytes after decompression.
     """
-    body = _decompressed(body, content_encoding.strip().lower(), limit)
+    body = decompressed(body, content_encoding, limit)
     media_type = parse_options_header(content_type)[0].decode("latin-1")
     options = _options(_pairs(query), {})
     if media_type.startswith("multipart/"):
@@ -77,10 +89,17 @@ def read_payload(query: bytes, body: bytes, content_type: bytes, content_encodin
         raise RefusedError(400, "The body is not a JSON object.", "json_invalid", "body")
     if FORM_PART.match(body):
         raise RefusedError(400, "The body is a form, but its Content-Type names no boundary.", "form_invalid", "body")
-    return Payload(body, _short(options))
+    return _json_batch(body, _short(options)) or Payload(body, _short(options))
 
 
-def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
+def query_options(query: bytes) -> dict[str, str]:
+    """The options of a query string. Raises `RefusedError`."""
+    return _short(_options(_pairs(query), {}))
+
+
+def decompressed(body: bytes, encoding: str, limit: int) -> bytes:
+    """A body without its Content-Encoding. Raises `RefusedError` if it is invalid or larger than `limit` bytes."""
+    encoding = encoding.strip().lower()
     if encoding in ("", "identity") or not body:
         return body
     if encoding not in ENCODINGS:
@@ -100,15 +119,47 @@ def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
     return content
 
 
-def _form(fields: Fields, options: dict[str, str]) -> Payload:
-    """One image, if any, and options that the query does not give too."""
+def _form(fields: Fields, options: dict[str, str]) -> Payload | Batch:
+    """The images of one name, if any, and options that the query does not give too."""
     fields = list(fields)
     images = [(name, value) for name, value in fields if name in IMAGE_FIELDS]
-    if len(images) > 1:
-        names = " and ".join(repr(name) for name, _ in images[:2])
-        raise RefusedError(400, f"The form holds several images, in {names}; send one.", "image_repeated", images[1][0])
+    if len(fields) - len(images) > MAX_FIELDS:
+        raise _too_many()
+    names = list(dict.fromkeys(name for name, _ in images))
+    if len(names) > 1:
+        message = f"The form holds images in {' and '.join(map(repr, names))}; send them in one field."
+        raise RefusedError(400, message, "image_repeated", names[1])
+    if len(images) > MAX_IMAGES:
+        raise RefusedError(400, f"The form holds more than {MAX_IMAGES} images.", "images_invalid", names[0])
     others = ((name, value) for name, value in fields if name not in IMAGE_FIELDS)
-    return Payload(images[0][1] if images else b"", _short(_options(others, options)))
+    options = _short(_options(others, options))
+    payloads = tuple(Payload(value, options) for _, value in images)
+    return Batch(payloads) if len(payloads) > 1 else Payload(payloads[0].body if payloads else b"", options)
+
+
+def _json_batch(body: bytes, options: dict[str, str]) -> Batch | None:
+    """The images of a JSON body with `images`. Any other body is None: the handler reads it."""
+    if b'"images"' not in body or not JSON_BODY.match(body):
+        return None
+    try:
+        # An object becomes a tuple of pairs, so that repeated names are seen.
+        fields = json.loads(body.decode("utf-8-sig"), object_pairs_hook=tuple)
+    except (ValueError, RecursionError):
+        return None
+    names = [name for name, _ in fields] if isinstance(fields, tuple) else []
+    if "images" not in names:
+        return None
+    if "image" in names or names.count("images") > 1:
+        message = "The JSON body has several fields for images; send 'images' once."
+        raise RefusedError(400, message, "image_repeated", "images")
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise RefusedError(400, f"{repeated[:40]!r} is given more than once.", "option_repeated", repeated)
+    others = dict(fields)
+    images = others.pop("images")
+    if not isinstance(images, list) or not 1 <= len(images) <= MAX_IMAGES:
+        message = f"'images' must be a list of 1 to {MAX_IMAGES} base64 strings."
+        raise RefusedError(400, message, "images_invalid", "images")
+    return Batch(tuple(Payload(json.dumps({**others, "image": image}).encode(), options) for image in images))
 
 
 def _options(fields: Fields, options: dict[str, str]) -> dict[str, str]:
@@ -201,7 +252,7 @@ class _Form:
         parser.write(body)
 
     def _begin_part(self) -> None:
-        if len(self.fields) == MAX_FIELDS:
+        if len(self.fields) == MAX_FIELDS + MAX_IMAGES:
             raise _too_many()
         self._headers: dict[bytes, bytes] = {}
         self._data = bytearray()
@@ -257,4 +308,4 @@ def _name(name: bytes) -> str:
 
 
 def _too_many() -> RefusedError:
-    return RefusedError(400, f"The request has more than {MAX_FIELDS} fields.", "options_too_long")
+    return RefusedError(400, f"The request has more than {MAX_FIELDS} options.", "options_too_long")

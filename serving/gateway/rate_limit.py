@@ -27,6 +27,11 @@ class RateLimit:
         self._full_at[client] = full_at
         return 0
 
+    def charge(self, client: str, requests: int) -> None:
+        """Count requests that are served in any case. The client pays by a longer wait."""
+        now = self._clock()
+        self._full_at[client] = max(now, self._full_at.get(client, now)) + requests * self._interval
+
     @property
     def clients(self) -> int:
         """How many timestamps are stored."""

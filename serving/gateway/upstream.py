@@ -8,13 +8,13 @@ with the header `explain` that TorchServe itself would set.
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector
 from yarl import URL
 
+from serving.gateway.answer import Answer
 from serving.gateway.payload import OCTETS, Payload
 from serving.gateway.policy import REQUEST_ID, RefusedError
 from serving.gateway.readiness import NotReadyError
@@ -35,16 +35,6 @@ MESSAGES = {
 }
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP answer of TorchServe, and the handler's facts about it."""
-
-    status: int
-    content_type: str
-    body: bytes
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Upstream:

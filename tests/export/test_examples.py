@@ -33,7 +33,7 @@ MISREAD = ("grey16.png", "half_clear.png", "profile.png", "gamma.png", "key.png"
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A tile in each of the forms that are easily read as another picture."""
     folder = tmp_path_factory.mktemp("files")
-    tile = Image.open(TILE).convert("RGB")
+    tile = Image.open(TILE).convert("RGB").resize((56, 56))
     grey, half_clear = tile.convert("L"), tile.copy()
     alpha = np.full((tile.height, tile.width), 255, np.uint8)
     alpha[:, : tile.width // 2] = 0

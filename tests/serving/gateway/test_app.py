@@ -1,4 +1,5 @@
 import http.client
+import json
 import subprocess
 import sys
 import uuid
@@ -94,6 +95,25 @@ def test_a_client_above_its_rate_is_told_when_to_come_back(server: TorchServe) -
     assert answers[3].json()["error"]["code"] == "rate_limited"
     assert 8 <= int(answers[3].headers["Retry-After"]) <= 10
     assert {ping.status_code for ping in pings} == {200}
+
+
+def test_each_image_of_a_batch_counts_as_a_request(server: TorchServe) -> None:
+    files = [("data", TILE.read_bytes())] * 5
+    with running(Edge(settings_for(server, edge_rate_limit=0.1, edge_rate_burst=3))) as url:
+        batch = requests.post(f"{url}/predictions/pathmnist", files=files, timeout=60)
+        next_one = requests.get(f"{url}/metrics", timeout=10)
+    assert [len(batch.json()["results"]), next_one.status_code] == [5, 429]
+    assert 25 <= int(next_one.headers["Retry-After"]) <= 30
+
+
+def test_each_image_of_a_batch_has_its_line_in_the_log(server: TorchServe, tmp_path: Path) -> None:
+    files = [("data", TILE.read_bytes()), ("data", b"no image"), ("data", TILE.read_bytes())]
+    with running(Edge(settings_for(server), request_log=tmp_path / "requests.jsonl")) as url:
+        response = requests.post(f"{url}/predictions/pathmnist", files=files, timeout=60)
+    lines = [json.loads(line) for line in (tmp_path / "requests.jsonl").read_text().splitlines()]
+    assert [line["status"] for line in lines] == [200, 415, 200]
+    assert {line["request_id"] for line in lines} == {response.headers["X-Request-Id"]}
+    assert [line["outcome"] for line in lines] == ["ok", "image_unreadable", "ok"]
 
 
 def test_guessing_tokens_is_limited_too() -> None:

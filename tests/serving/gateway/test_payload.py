@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import json
 import quopri
 import zlib
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.gateway.payload import MAX_FIELDS, MAX_OPTIONS, Payload, read_payload
+from serving.gateway.payload import MAX_FIELDS, MAX_IMAGES, MAX_OPTIONS, Batch, Payload, read_payload
 from serving.gateway.policy import RefusedError
 from serving.supervisor import TILE
 
@@ -24,8 +25,14 @@ URLENCODED = b"application/x-www-form-urlencoded"
 
 def read(
     body: bytes = b"", content_type: bytes = b"", query: bytes = b"", encoding: str = "", limit: int = LIMIT
-) -> Payload:
+) -> Payload | Batch:
     return read_payload(query, body, content_type, encoding, limit)
+
+
+def read_one(*arguments: Any, **request: Any) -> Payload:
+    payload = read(*arguments, **request)
+    assert isinstance(payload, Payload)
+    return payload
 
 
 def refusal(**request: Any) -> RefusedError:
@@ -71,7 +78,7 @@ def test_a_part_may_have_a_transfer_encoding(encoding: bytes) -> None:
     }
     value = encode.get(encoding, bytes)(b"a=\xff\nb")
     headers = b"\r\nContent-Transfer-Encoding: " + encoding
-    assert read(form(part(b"data", value, file=True, headers=headers)), FORM).body == b"a=\xff\nb"
+    assert read_one(form(part(b"data", value, file=True, headers=headers)), FORM).body == b"a=\xff\nb"
 
 
 @pytest.mark.parametrize(
@@ -94,16 +101,14 @@ def test_a_part_may_have_a_transfer_encoding(encoding: bytes) -> None:
             "target",
         ),
         (
-            {"body": form(part(b"data", b"1", file=True), part(b"data", b"2", file=True)), "content_type": FORM},
-            "image_repeated",
-            "data",
-        ),
-        (
             {"body": form(part(b"data", b"1", file=True), part(b"image", b"2", file=True)), "content_type": FORM},
             "image_repeated",
             "image",
         ),
-        ({"body": b"data=1&data=2", "content_type": URLENCODED}, "image_repeated", "data"),
+        ({"body": b"data=1&image=2", "content_type": URLENCODED}, "image_repeated", "image"),
+        ({"body": b'{"images": ["x"], "image": "x"}'}, "image_repeated", "images"),
+        ({"body": b'{"images": ["x"], "images": ["x"]}'}, "image_repeated", "images"),
+        ({"body": b'{"images": ["x"], "target": 1, "target": 1}'}, "option_repeated", "target"),
     ],
 )
 def test_what_is_said_twice_is_refused(request_: dict[str, Any], code: str, field: str) -> None:
@@ -172,6 +177,46 @@ def test_other_faults_have_codes_of_their_own(request_: dict[str, Any], code: st
     assert (error.status, error.code) == (400, code)
 
 
+@pytest.mark.parametrize("name", [b"data", b"image", b"file", b"body"])
+def test_several_images_of_one_field_are_a_batch(name: bytes) -> None:
+    body = form(part(name, b"1", file=True), part(b"target", b"TUM"), part(name, b"2", file=True))
+    assert read(body, FORM, b"size=64") == Batch(
+        tuple(Payload(image, {"size": "64", "target": "TUM"}) for image in (b"1", b"2"))
+    )
+
+
+def test_several_images_in_json_are_a_batch() -> None:
+    found = read(b'\xef\xbb\xbf {"target": "TUM", "images": ["eA==", 5]}', query=b"size=64")
+    assert isinstance(found, Batch)
+    assert [json.loads(item.body) for item in found.payloads] == [
+        {"target": "TUM", "image": "eA=="},
+        {"target": "TUM", "image": 5},
+    ]
+    assert all(item.options == {"size": "64"} for item in found.payloads)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"body": form(*(part(b"data", b"1", file=True) for _ in range(MAX_IMAGES + 1))), "content_type": FORM},
+        {"body": json.dumps({"images": ["eA=="] * (MAX_IMAGES + 1)}).encode()},
+        {"body": b'{"images": []}'},
+        {"body": b'{"images": "eA=="}'},
+        {"body": b'{"images": {"image": "eA=="}}'},
+    ],
+)
+def test_a_batch_has_a_bounded_number_of_images(request_: dict[str, Any]) -> None:
+    error = refusal(**request_)
+    assert (error.status, error.code) == (400, "images_invalid")
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"images"', b'[{"images": []}]', b'{"image": "\\"images\\""}', b'{"a": {"images": [1]}}']
+)
+def test_other_json_that_speaks_of_images_is_passed_on(body: bytes) -> None:
+    assert read(body) == Payload(body, {})
+
+
 @pytest.mark.parametrize("body", [b'{"image":"x"}', b'\xef\xbb\xbf{"image": "x"}', b'\n {"image": "x"}', b"[1]"])
 @pytest.mark.parametrize("content_type", [b"", b"application/json", URLENCODED, b"text/plain"])
 def test_json_is_passed_on_whatever_it_is_called(body: bytes, content_type: bytes) -> None:
@@ -195,8 +240,8 @@ def raw_deflate(data: bytes) -> bytes:
     ],
 )
 def test_a_compressed_body_is_decompressed(encoding: str, compress: Callable[[bytes], bytes]) -> None:
-    assert read(compress(IMAGE), encoding=encoding).body == IMAGE
-    assert read(compress(WHOLE), FORM, encoding=encoding).body == IMAGE
+    assert read_one(compress(IMAGE), encoding=encoding).body == IMAGE
+    assert read_one(compress(WHOLE), FORM, encoding=encoding).body == IMAGE
 
 
 @pytest.mark.parametrize(
@@ -230,4 +275,5 @@ def test_any_bytes_are_a_payload_or_a_refusal(query: bytes, body: bytes, content
     except RefusedError as error:
         assert 400 <= error.status < 500
     else:
-        assert len(payload.query) <= MAX_OPTIONS
+        for item in payload.payloads if isinstance(payload, Batch) else (payload,):
+            assert len(item.query) <= MAX_OPTIONS
