@@ -36,7 +36,7 @@ COPY config.properties LICENSE ./
 COPY serving serving
 COPY web web
 COPY docs/evaluation docs/evaluation
-COPY docs/tile.png docs/tile.png
+COPY docs/openapi.json docs/tile.png docs/
 USER 10001
 # The root file system may be read-only: the server writes only to /tmp.
 EXPOSE 8080

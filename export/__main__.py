@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from export.archive import MODEL_NAME, write_archive
 from export.attribution import compare, require_maps
 from export.backends import write_backend_files
+from export.contract import about
 from export.explanation import write_explanation
 from export.golden import golden_answer
 from export.graph import write_onnx
 from export.onnx_file import OPSET, describe
 from export.parity import Parity, ParityError, measure_parity, require_parity
-from handler.model.checkpoint import Model, file_digest, load_model
+from handler.model.checkpoint import CARD, Model, file_digest, load_model
 from handler.model.gate import PROBE_TILES
 from training.checkpoint import SHIPPED, write_json
 from training.data import load_or_exit
@@ -59,7 +60,8 @@ def export(checkpoint: Path, output: Path, tiles: NDArray[np.uint8]) -> dict[str
         write_backend_files(model, metadata, Path(folder))
         np.save(Path(folder, PROBE_TILES), generate(PROBE_COUNT, seed=3).images)
         write_archive(checkpoint, model.version, archive, Path(folder))
-    manifest = make_manifest(model, [onnx_file, explain_file, archive], parity)
+    card = json.loads((checkpoint / CARD).read_text())
+    manifest = {**make_manifest(model, [onnx_file, explain_file, archive], parity), "about": about(model, card)}
     write_json(manifest_file, manifest)
     return manifest
 

@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 
 from deploy.ray.archive import ARCHIVE, connect, open_service
 from handler.api.request import RawRequest
-from serving.gateway.answer import Answer, Question, answer_each, join
+from serving.gateway.answer import Answer, Question, answer_each, common_error, join
 from serving.gateway.payload import Batch, read_payload
 from serving.gateway.policy import (
     JSON,
@@ -112,8 +112,10 @@ class Edge:
         verb = path.split("/")[1]
         if isinstance(payload, Batch):
             questions = [Question(verb, item) for item in payload.payloads]
-            return Response(join(await answer_each(questions, self._ask)), media_type=JSON)
-        answer = await self._ask(Question(verb, payload))
+            answers = await answer_each(questions, self._ask)
+            answer = common_error(answers) or Answer(200, JSON, join(answers))
+        else:
+            answer = await self._ask(Question(verb, payload))
         return Response(answer.body, answer.status, media_type=JSON)
 
     async def _body(self, request: Request) -> bytes:

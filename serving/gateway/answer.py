@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from serving.gateway.payload import Payload
@@ -42,6 +43,13 @@ async def answer_each(questions: Sequence[Question], ask: Callable[[Question], A
 def refusal(error: RefusedError) -> Answer:
     """The answer that an error is."""
     return Answer(error.status, JSON, error.body, {"outcome": error.code})
+
+
+def common_error(answers: Sequence[Answer]) -> Answer | None:
+    """The error that is the answer to every question, such as a wrong option."""
+    first = answers[0]
+    same = first.status != HTTPStatus.OK and all(answer.body == first.body for answer in answers)
+    return first if same else None
 
 
 def join(answers: Sequence[Answer]) -> bytes:

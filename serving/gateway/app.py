@@ -5,6 +5,7 @@ this order. Its query and body become one payload (payload.py), which TorchServe
 """
 
 import asyncio
+import json
 import logging
 import math
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 from aiohttp import web
 
 from serving.gateway import kserve
-from serving.gateway.answer import Answer, Question, answer_each, join, refusal
+from serving.gateway.answer import Answer, Question, answer_each, common_error, join, refusal
 from serving.gateway.metrics import exposition
 from serving.gateway.pages import add_pages
 from serving.gateway.payload import MAX_IMAGES, Batch, Payload, decompressed, read_payload
@@ -71,8 +72,8 @@ class Edge:
         self._upstream = Upstream(settings.inference_address, settings.metrics_address)
         self._readiness = Readiness(manifest, self._upstream.predict) if manifest else None
         self._manifest = manifest
-        # All images of all batches together, so that they leave room in TorchServe's queue for other requests.
-        self._batched = asyncio.Semaphore(MAX_IMAGES)
+        # All images of all batches together take half of TorchServe's queue, so that other requests find room in it.
+        self._batched = asyncio.Semaphore(max(1, min(MAX_IMAGES, settings.job_queue_size // 2)))
         self._open_paths = frozenset(OPEN_PATHS)
 
     def application(self) -> web.Application:
@@ -85,6 +86,7 @@ class Edge:
         application.router.add_get("/metrics", self._metrics)
         if self._manifest and self._readiness:
             application.router.add_get("/ready", self._ready)
+            application.router.add_get(f"/models/{kserve.MODEL}", self._about)
             protocols = kserve.KServe(self._plain_body, self._ask_each, self._manifest, self._readiness)
             application.add_routes(protocols.routes())
         self._open_paths |= add_pages(application)
@@ -100,6 +102,8 @@ class Edge:
         payload, verb = await self._payload(request), request.match_info["verb"]
         if isinstance(payload, Batch):
             answers = await self._ask_each(request, [Question(verb, item) for item in payload.payloads])
+            if error := common_error(answers):
+                return _response(error)
             return web.Response(body=join(answers), content_type=JSON)
         answer = await self._ask(request, Question(verb, payload))
         request[ANSWERS] = (answer,)
@@ -155,6 +159,14 @@ class Edge:
         if reason := await self._readiness.reason():
             raise RefusedError(503, reason, "not_ready")
         return web.json_response({"status": "ready"})
+
+    async def _about(self, request: web.Request) -> web.Response:
+        """What the export says about its model. Read each time: an update replaces the manifest."""
+        assert self._manifest is not None
+        try:
+            return web.json_response(json.loads(self._manifest.read_text())["about"])
+        except (OSError, ValueError, KeyError) as error:
+            raise RefusedError(503, "manifest.json cannot be read; run `python -m export`.", "not_ready") from error
 
     async def _ping(self, request: web.Request) -> web.Response:
         return _response(await self._upstream.ping())

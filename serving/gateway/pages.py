@@ -1,4 +1,4 @@
-"""The web page: the files of web/ and the reports of docs/evaluation/, on the API's own origin.
+"""The web page: the files of web/, the reports of docs/evaluation/ and the API's description, on the API's own origin.
 
 They are read once, at the start, so no request reaches the file system. They hold nothing secret and need no token; the
 page asks its visitor for it when it calls the API.
@@ -16,6 +16,7 @@ from serving.gateway.settings import ROOT
 
 WEB = ROOT / "web"
 REPORTS = ROOT / "docs" / "evaluation"
+DESCRIPTION = ROOT / "docs" / "openapi.json"
 # The page's screens have addresses of their own and are all drawn by index.html.
 SCREENS = ("/", "/compare", "/model", "/tissues", "/server")
 SUFFIXES = (".css", ".js", ".json", ".png", ".svg")
@@ -57,6 +58,7 @@ def _pages() -> Iterator[tuple[str, Page]]:
     for path in WEB.rglob("*"):
         if path.suffix in SUFFIXES:
             yield f"/{path.relative_to(WEB).as_posix()}", _read(path)
+    yield "/openapi.json", _read(DESCRIPTION)
     for path in REPORTS.glob("*.json"):
         yield f"/reports/{path.name}", _read(path)
 

@@ -156,7 +156,8 @@ def _json_batch(body: bytes, options: dict[str, str]) -> Batch | None:
         raise RefusedError(400, f"{repeated[:40]!r} is given more than once.", "option_repeated", repeated)
     others = dict(fields)
     images = others.pop("images")
-    if not isinstance(images, list) or not 1 <= len(images) <= MAX_IMAGES:
+    texts = isinstance(images, list) and all(isinstance(image, str) for image in images)
+    if not texts or not 1 <= len(images) <= MAX_IMAGES:
         message = f"'images' must be a list of 1 to {MAX_IMAGES} base64 strings."
         raise RefusedError(400, message, "images_invalid", "images")
     return Batch(tuple(Payload(json.dumps({**others, "image": image}).encode(), options) for image in images))

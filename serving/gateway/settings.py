@@ -38,6 +38,7 @@ class Settings:
     metrics_address: str = "http://127.0.0.1:8082"
     grpc_inference_port: int = 7070
     grpc_management_port: int = 7071
+    job_queue_size: int = 128
     max_request_size: int = 16 * 1024 * 1024
     engine: str = "auto"
     cors_allowed_origin: tuple[str, ...] = ()

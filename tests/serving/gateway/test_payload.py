@@ -186,11 +186,11 @@ def test_several_images_of_one_field_are_a_batch(name: bytes) -> None:
 
 
 def test_several_images_in_json_are_a_batch() -> None:
-    found = read(b'\xef\xbb\xbf {"target": "TUM", "images": ["eA==", 5]}', query=b"size=64")
+    found = read(b'\xef\xbb\xbf {"target": "TUM", "images": ["eA==", "eQ=="]}', query=b"size=64")
     assert isinstance(found, Batch)
     assert [json.loads(item.body) for item in found.payloads] == [
         {"target": "TUM", "image": "eA=="},
-        {"target": "TUM", "image": 5},
+        {"target": "TUM", "image": "eQ=="},
     ]
     assert all(item.options == {"size": "64"} for item in found.payloads)
 
@@ -201,6 +201,7 @@ def test_several_images_in_json_are_a_batch() -> None:
         {"body": form(*(part(b"data", b"1", file=True) for _ in range(MAX_IMAGES + 1))), "content_type": FORM},
         {"body": json.dumps({"images": ["eA=="] * (MAX_IMAGES + 1)}).encode()},
         {"body": b'{"images": []}'},
+        {"body": b'{"images": ["eA==", null]}'},
         {"body": b'{"images": "eA=="}'},
         {"body": b'{"images": {"image": "eA=="}}'},
     ],

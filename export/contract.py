@@ -1,0 +1,264 @@
+"""The HTTP API as OpenAPI 3.1, and what a server says about its model.
+
+`python -m export.contract --output docs/openapi.json` writes the description. Options, bounds, methods, classes and
+error codes come from the tables that the server itself uses.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from export.archive import MODEL_NAME
+from export.schemas import Schema, object_of, ref, schemas
+from handler.api.image import FORMATS, ImageLimits
+from handler.api.options import (
+    BUDGET,
+    COVERAGE,
+    DTYPE,
+    INCLUDABLE,
+    METHOD_PARAMETERS,
+    PRESETS,
+    RENDERING,
+    RETURN,
+)
+from handler.api.prediction import TRUST
+from handler.classes import DISCLAIMER, TISSUES
+from handler.explain.registry import DEFAULT_METHOD, METHODS
+from handler.explain.types import Method, Parameter
+from handler.model.checkpoint import Model
+from serving.gateway.open_inference import HEADER_LENGTH
+from serving.gateway.payload import MAX_IMAGES
+from serving.gateway.policy import CODES as STATUS_CODES
+from serving.gateway.policy import REQUEST_ID, VERBS
+from serving.gateway.settings import Settings
+from training.checkpoint import write_json
+
+VERSION = "1.0"
+JSON = "application/json"
+# What a tile has to show: PathMNIST's are 224 pixels at 0.5 micrometres, reduced to 28.
+FIELD_OF_VIEW = {"micrometres": 112, "pixels": 224, "micrometres_per_pixel": 0.5}
+CLOSED_FORM = [method.name for method in METHODS.values() if method.closed_form]
+# Options that are not a `Parameter`: description, and schema.
+WORDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "target": ("a class code, a class id, or `all` for methods without a backward pass", {"type": "string"}),
+    "contrast": ("a class whose logit is subtracted", {"type": "string"}),
+    "preset": ("a named set of options", {"type": "string", "enum": sorted(PRESETS)}),
+    "include": (
+        f"parts of the answer: {', '.join(INCLUDABLE)}, several with commas, or none; the default is {','.join(TRUST)}",
+        {"type": "string"},
+    ),
+}
+
+
+def about(model: Model, card: Mapping[str, Any]) -> dict[str, Any]:
+    """What `GET /models/pathmnist` says: the model, its classes in order, its methods, its limits and its scores."""
+    limits = ImageLimits()
+    return {
+        "model": model.identity(),
+        "licence": card["licence"],
+        "disclaimer": DISCLAIMER,
+        "classes": [
+            {"class_id": item.class_id, "code": item.code, "name": item.name, "description": item.description}
+            for item in TISSUES
+        ],
+        "field_of_view": FIELD_OF_VIEW,
+        "preprocessing": card["preprocessing"],
+        "methods": [_method_json(method) for method in METHODS.values()],
+        "limits": {
+            "formats": list(FORMATS),
+            "min_side": limits.min_side,
+            "max_side": limits.max_side,
+            "max_pixels": limits.max_pixels,
+            "max_request_bytes": Settings().max_request_size,
+            "max_images": MAX_IMAGES,
+        },
+        "evaluation": {
+            split: {name: scores[name] for name in ("images", "accuracy", "balanced_accuracy", "recall")}
+            for split, scores in card["evaluation"].items()
+        },
+    }
+
+
+def openapi() -> dict[str, Any]:
+    """The description of every address, OpenAPI 3.1."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "PathMNIST XAI",
+            "version": VERSION,
+            "description": "Classifies colorectal histology tiles and explains each answer. " + DISCLAIMER,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "security": [{}, {"token": []}],
+        "paths": {
+            **{f"/{verb}/{MODEL_NAME}": _model_path(verb) for verb in VERBS},
+            f"/models/{MODEL_NAME}": {"get": _operation("describeModel", "The model", ref("About"), 503)},
+            "/ping": {"get": _operation("ping", "Liveness", object_of({"status": {"type": "string"}}), 503)},
+            "/ready": {"get": _operation("ready", "Readiness", object_of({"status": {"const": "ready"}}), 503)},
+            "/metrics": {
+                "get": _operation("metrics", "Prometheus metrics", {"type": "string"}, 503, kind="text/plain")
+            },
+            **_kserve_paths(),
+        },
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def options(verb: str) -> list[dict[str, Any]]:
+    """The query parameters of a verb."""
+    field = "method" if verb == "explanations" else "explain"
+    names = list(METHODS) if verb == "explanations" else CLOSED_FORM
+    default = f"; the default is {DEFAULT_METHOD}" if verb == "explanations" else ""
+    items = {field: (f"methods, several with commas: {', '.join(names)}{default}", {"type": "string"}), **WORDS}
+    own = {"return": RETURN, "dtype": DTYPE, "coverage": COVERAGE, "budget_ms": BUDGET, **RENDERING}
+    if verb == "explanations":
+        own |= {name: spec for method in METHODS.values() for name, spec in method.parameters.items()}
+    items |= {name: (_meaning(name, spec), _parameter_schema(spec)) for name, spec in own.items()}
+    return [
+        {"name": name, "in": "query", "description": text, "schema": schema} for name, (text, schema) in items.items()
+    ]
+
+
+def _meaning(name: str, spec: Parameter) -> str:
+    """In words. The default too, since a client that sends it for another method would be refused."""
+    users = [method.name for method in METHODS.values() if name in method.parameters]
+    meaning = f"of {', '.join(users)}" if name in METHOD_PARAMETERS else "see docs/api.md"
+    return f"{meaning}; the default is {spec.default}" if _is_given(spec) else meaning
+
+
+def _parameter_schema(spec: Parameter) -> Schema:
+    if spec.choices:
+        return {"type": "string", "enum": list(spec.choices)}
+    kind = "integer" if isinstance(spec.default, int) else "number"
+    return {"type": kind, "minimum": spec.minimum, "maximum": spec.maximum}
+
+
+def _is_given(spec: Parameter) -> bool:
+    """Whether the default is a value that a client could send."""
+    if isinstance(spec.default, str):
+        return bool(spec.default)
+    return spec.minimum <= spec.default <= spec.maximum
+
+
+def _method_json(method: Method) -> dict[str, Any]:
+    return {
+        "name": method.name,
+        "verbs": list(VERBS) if method.closed_form else ["explanations"],
+        "cost": "none beyond the prediction" if method.closed_form else "further passes of the network",
+        "parameters": {
+            name: _parameter_schema(spec) | ({"default": spec.default} if _is_given(spec) else {})
+            for name, spec in method.parameters.items()
+        },
+    }
+
+
+def _model_path(verb: str) -> dict[str, Any]:
+    name = {"predictions": "classify", "explanations": "explain"}[verb]
+    summary = {"predictions": "Classify images", "explanations": "Classify and explain images"}[verb]
+    answer = {"oneOf": [ref("Answer"), ref("Results")]}
+    operation = {
+        **_operation(name, summary, answer, 400, 408, 413, 415, 429, 500, 503, 504, 507),
+        "parameters": options(verb),
+        "requestBody": {"required": True, "content": _image_content()},
+    }
+    return {"post": operation, "put": {**operation, "operationId": f"{name}ByPut"}}
+
+
+def _image_content() -> dict[str, Any]:
+    image = {"type": "string", "format": "binary"}
+    return {
+        "application/octet-stream": {"schema": image},
+        "multipart/form-data": {
+            "schema": object_of({"data": {"type": "array", "items": image, "minItems": 1, "maxItems": MAX_IMAGES}})
+        },
+        JSON: {"schema": ref("EncodedImages")},
+    }
+
+
+def _operation(name: str, summary: str, schema: Schema, *statuses: int, kind: str = JSON) -> dict[str, Any]:
+    """An operation whose errors have the project's form. 401, 403 and 429 may come from everywhere."""
+    errors = sorted({401, 403, 429, 500, *statuses})
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {
+            "200": {"description": "OK", "content": {kind: {"schema": schema}}, "headers": _headers()},
+            **{str(status): _error_response(status, ref("Error")) for status in errors},
+        },
+    }
+
+
+def _error_response(status: int, schema: Schema) -> dict[str, Any]:
+    code = STATUS_CODES.get(status, "internal_error" if status >= 500 else "request_invalid")
+    return {
+        "description": f"An error, such as `{code}`",
+        "content": {JSON: {"schema": schema}},
+        "headers": _headers(),
+    }
+
+
+def _headers() -> dict[str, Any]:
+    return {REQUEST_ID: {"description": "The request's id", "schema": {"type": "string"}}}
+
+
+def _kserve_paths() -> dict[str, Any]:
+    """KServe's protocols, whose own descriptions say more."""
+    model, first = f"/v2/models/{MODEL_NAME}", f"/v1/models/{MODEL_NAME}"
+
+    def kserve(name: str, summary: str, schema: Schema, *statuses: int, body: Schema | None = None) -> dict[str, Any]:
+        operation = _operation(name, summary, schema, *statuses)
+        for status, response in operation["responses"].items():
+            if status != "200":
+                response["content"] = {JSON: {"schema": ref("ProtocolError")}}
+        if body is not None:
+            operation["requestBody"] = {"required": True, "content": {JSON: {"schema": body}}}
+        return operation
+
+    sent = (400, 404, 408, 413, 415, 503, 504, 507)
+    instances = {"type": "array", "items": {"type": ["string", "object"]}, "minItems": 1, "maxItems": MAX_IMAGES}
+    answers = {"type": "array", "items": ref("Answer")}
+    infer = kserve("inferTensors", "Classify and explain tensors", ref("Tensors"), *sent, body=ref("InferRequest"))
+    infer["responses"]["200"]["content"]["application/octet-stream"] = {
+        "schema": {"type": "string", "format": "binary", "description": f"JSON up to {HEADER_LENGTH}, then tensors"}
+    }
+    ready = object_of({"name": {"const": MODEL_NAME}, "ready": {"type": "boolean"}})
+    return {
+        "/v2": {"get": kserve("describeServer", "The server", ref("ServerMetadata"), 503)},
+        "/v2/health/live": {"get": kserve("serverLive", "Liveness", object_of({"live": {"const": True}}))},
+        "/v2/health/ready": {"get": kserve("serverReady", "Readiness", ready, 503)},
+        model: {"get": kserve("describeTensors", "The model's tensors", ref("ModelMetadata"), 503)},
+        f"{model}/ready": {"get": kserve("modelReady", "Readiness of the model", ready, 503)},
+        f"{model}/infer": {"post": infer},
+        "/v1/models": {
+            "get": kserve(
+                "listModels", "The models", object_of({"models": {"type": "array", "items": {"type": "string"}}})
+            )
+        },
+        first: {"get": kserve("modelStatus", "Readiness of the model", ready)},
+        **{
+            f"{first}:{verb}": {
+                "post": kserve(
+                    f"{verb}Instances",
+                    "The answers to several images",
+                    object_of({key: answers}),
+                    *sent,
+                    body=object_of({"instances": instances}),
+                )
+            }
+            for verb, key in (("predict", "predictions"), ("explain", "explanations"))
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, required=True)
+    write_json(parser.parse_args().output, openapi())
+
+
+if __name__ == "__main__":
+    main()
