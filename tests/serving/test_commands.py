@@ -39,7 +39,14 @@ def command(action: str, config: Path, model_store: Path) -> list[str]:
 @pytest.fixture
 def started(config: Path, model_store: Path) -> Iterator[subprocess.Popen[str]]:
     """A started server that has printed ready."""
-    process = subprocess.Popen(command("start", config, model_store), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command("start", config, model_store),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A test run in the background of a shell script inherits that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     assert process.stdout is not None
     try:
         assert process.stdout.readline().startswith("ready: http://127.0.0.1:")
