@@ -27,6 +27,7 @@ RUN cp serve.lock install.lock \
 COPY handler handler
 COPY export export
 COPY training training
+COPY serving serving
 RUN /opt/venv/bin/python -m export
 
 FROM base AS server

@@ -27,7 +27,7 @@ Pixels = NDArray[np.uint8]
 # Markers by folder and by fixture, so that no test has to name them.
 MARKED_FOLDERS = {
     "browser": ("web",),
-    "server": ("bench", "loadtest", "serving"),
+    "server": ("bench", "client", "loadtest", "serving"),
     "slow": ("evaluation", "export", "training"),
 }
 MARKED_FIXTURES = {"server": ("server", "short_tempered"), "ray": ("cluster", "ray")}

@@ -21,6 +21,7 @@ from serving.gateway.metrics import exposition
 from serving.gateway.pages import add_pages
 from serving.gateway.payload import MAX_IMAGES, Batch, Payload, decompressed, read_payload
 from serving.gateway.policy import (
+    HEADERS,
     JSON,
     METHODS,
     OPEN_PATHS,
@@ -266,7 +267,8 @@ def _exchanges(request: web.Request, response: web.Response, verb: str, seconds:
 
 
 def _response(answer: Answer) -> web.Response:
-    return web.Response(status=answer.status, body=answer.body, headers={"Content-Type": answer.content_type})
+    headers = {"Content-Type": answer.content_type, **HEADERS.get(answer.status, {})}
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
 def _error(request: web.Request, error: RefusedError) -> web.Response:

@@ -24,7 +24,8 @@ export function tissues(main) {
   const sources = Object.values(SOURCES).map(({ cited, title, doi }) =>
     h("li", {}, `${cited}. ${title}. `, h("a", { href: `https://doi.org/${doi}`, rel: "noreferrer" }, `doi ${doi}`)),
   );
-  main.replaceChildren(h("h1", {}, "The nine tissues"), ...groups, h("h2", { id: "sources" }, "Sources"), h("ol", { class: "sources" }, ...sources));
+  const origin = h("p", { class: "hint" }, "A network generated the pictures. They show typical colours and structure, not real tissue.");
+  main.replaceChildren(h("h1", {}, "The nine tissues"), origin, ...groups, h("h2", { id: "sources" }, "Sources"), h("ol", { class: "sources" }, ...sources));
   addFigures(main);
   addPictures(main);
   if (location.hash) document.querySelector(location.hash.toLowerCase())?.scrollIntoView();
