@@ -6,7 +6,7 @@ BIN := .venv/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
 SOURCES := $(wildcard handler/*.py handler/*/*.py export/*.py export/*.yaml)
 
-.PHONY: help serve stop demo screenshots test test-quick check train evaluate report export loadtest bench lock audit sbom clean
+.PHONY: help serve stop demo screenshots test test-quick check train evaluate report export contract loadtest bench lock audit sbom clean
 
 ## help: list the targets
 help:
@@ -69,6 +69,10 @@ report: .venv/test.stamp
 export: .venv/serve.stamp
 	$(BIN)/python -m export $(ARGS)
 
+## contract: rewrite docs/openapi.json, the description of the API, from the code
+contract: .venv/serve.stamp
+	$(BIN)/python -m export.contract --output docs/openapi.json
+
 ## loadtest: load a separate server for a minute; reports in runs/loadtest (ARGS, see docs/load.md)
 loadtest: .venv/serve.stamp .venv/loadtest.stamp model_store/manifest.json
 	$(BIN)/python -m loadtest $(ARGS)
@@ -126,4 +130,4 @@ lock: .venv/bin/pip
 
 ## clean: remove environments, caches and build outputs
 clean:
-	rm -rf .venv .venv-bench .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json model_store/engines-*.json
+	rm -rf .venv .venv-bench .venv-clients .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json model_store/engines-*.json
