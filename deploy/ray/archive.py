@@ -1,5 +1,6 @@
 """Opens the model archive in a Ray process."""
 
+import json
 import logging
 import os
 import zipfile
@@ -14,7 +15,7 @@ from handler.api.image import ImageLimits
 from handler.api.service import Service
 from handler.classifier import Classifier
 from handler.explain.cache import AttributionCache
-from handler.model.checkpoint import load_model
+from handler.model.checkpoint import CARD, load_model
 from handler.model.selection import AUTO, select_engine
 
 ARCHIVE = Path(__file__).parents[2] / "model_store" / "pathmnist.mar"
@@ -25,6 +26,12 @@ def connect() -> None:
     # Without an address, Ray would search for an earlier cluster on this machine and wait for it.
     address = os.environ.get("RAY_ADDRESS", "local")
     ray.init(address, include_dashboard=False, logging_level=logging.WARNING)
+
+
+def model_version(archive: Path) -> str:
+    """The version in an archive's card."""
+    with zipfile.ZipFile(archive) as file:
+        return str(json.loads(file.read(CARD))["version"])
 
 
 def open_service(archive: Path, folder: Path, pool: str) -> Service:

@@ -22,10 +22,12 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from deploy.ray.archive import ARCHIVE, connect, open_service
+from deploy.ray.archive import ARCHIVE, connect, model_version, open_service
 from handler.api.request import RawRequest
+from serving.gateway import kserve
 from serving.gateway.answer import Answer, Question, answer_each, common_error, join
-from serving.gateway.payload import Batch, read_payload
+from serving.gateway.open_inference import HEADER_LENGTH
+from serving.gateway.payload import Batch, decompressed, read_payload
 from serving.gateway.policy import (
     JSON,
     METHODS,
@@ -70,11 +72,17 @@ class Edge:
     """Converts HTTP to requests and back, by the rules of TorchServe's edge (serving/gateway/policy.py)."""
 
     def __init__(
-        self, predictions: DeploymentHandle[Any], explanations: DeploymentHandle[Any], settings: Settings, token: str
+        self,
+        predictions: DeploymentHandle[Any],
+        explanations: DeploymentHandle[Any],
+        settings: Settings,
+        token: str,
+        version: str,
     ) -> None:
         self._pools = {"predictions": predictions, "explanations": explanations}
         self._settings = settings
         self._token = token
+        self._protocols = kserve.KServe(lambda: version, self._reason)
 
     async def __call__(self, request: Request) -> Response:
         # Ray Serve assigns an id to every request and adds it to the response.
@@ -82,10 +90,10 @@ class Edge:
         try:
             response = await self._answer(request)
         except RefusedError as error:
-            response = _error(error)
+            response = _error(request, error)
         except Exception:
             logger.exception("request %s failed", identity)
-            response = _error(RefusedError(500, "The server failed to answer this request."))
+            response = _error(request, RefusedError(500, "The server failed to answer this request."))
         response.headers.update(cors_headers(self._settings, request.headers.get("Origin")))
         return response
 
@@ -97,6 +105,8 @@ class Edge:
         if path == "/ping":
             return JSONResponse({"status": "Healthy"})
         require_token(self._token, path, request.headers.get("Authorization", "").encode("latin-1"))
+        if path.startswith(kserve.PREFIXES):
+            return await self._kserve(request)
         if path not in PATHS:
             raise RefusedError(404, f"There is nothing at this address; POST images to /predictions/{NAME}.")
         if request.method not in METHODS:
@@ -117,6 +127,26 @@ class Edge:
         else:
             answer = await self._ask(Question(verb, payload))
         return Response(answer.body, answer.status, media_type=JSON)
+
+    async def _kserve(self, request: Request) -> Response:
+        async def read() -> bytes:
+            encoding = ", ".join(request.headers.getlist("Content-Encoding"))
+            return decompressed(await self._body(request), encoding, self._settings.max_request_size)
+
+        call = kserve.Call(
+            request.method,
+            request.url.path,
+            request.scope["query_string"],
+            request.headers.get(HEADER_LENGTH, ""),
+            read,
+            lambda questions: answer_each(questions, self._ask),
+        )
+        reply = await self._protocols.respond(call)
+        return Response(reply.body, headers=reply.headers)
+
+    async def _reason(self) -> str | None:
+        """Why the server is not ready; None if it is. `start` waits for the replicas."""
+        return None
 
     async def _body(self, request: Request) -> bytes:
         limit = self._settings.max_request_size
@@ -145,8 +175,9 @@ class Edge:
         raise RefusedError(503, "The request crashed several replicas and was dropped.", "unavailable")
 
 
-def _error(error: RefusedError) -> Response:
-    return Response(error.body, error.status, error.headers, media_type=JSON)
+def _error(request: Request, error: RefusedError) -> Response:
+    body = kserve.error_body(error) if request.url.path.startswith(kserve.PREFIXES) else error.body
+    return Response(body, error.status, error.headers, media_type=JSON)
 
 
 def application(
@@ -169,7 +200,11 @@ def application(
 
     edge = serve.deployment(ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000)(Edge)
     return edge.bind(
-        pool("Predictions", NAME, 8), pool("Explanations", f"{NAME}-explain", 4), settings or Settings(), token
+        pool("Predictions", NAME, 8),
+        pool("Explanations", f"{NAME}-explain", 4),
+        settings or Settings(),
+        token,
+        model_version(archive),
     )
 
 

@@ -10,14 +10,17 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from serving.gateway import kserve
 from serving.gateway.answer import Answer, Question, answer_each, common_error, join, refusal
 from serving.gateway.metrics import exposition
+from serving.gateway.open_inference import HEADER_LENGTH
 from serving.gateway.pages import add_pages
 from serving.gateway.payload import MAX_IMAGES, Batch, Payload, decompressed, read_payload
 from serving.gateway.policy import (
@@ -88,8 +91,9 @@ class Edge:
         if self._manifest and self._readiness:
             application.router.add_get("/ready", self._ready)
             application.router.add_get(f"/models/{kserve.MODEL}", self._about)
-            protocols = kserve.KServe(self._plain_body, self._ask_each, self._manifest, self._readiness)
-            application.add_routes(protocols.routes())
+            self._protocols = kserve.KServe(self._model_version, self._readiness.reason)
+            for path in ("/v1/{tail:.*}", "/v2{tail:.*}"):
+                application.router.add_route("*", path, self._kserve)
         self._open_paths |= add_pages(application)
         application.cleanup_ctx.append(self._lifetime)
         return application
@@ -162,12 +166,31 @@ class Edge:
         return web.json_response({"status": "ready"})
 
     async def _about(self, request: web.Request) -> web.Response:
-        """What the export says about its model. Read each time: an update replaces the manifest."""
+        return web.json_response(self._described("about"))
+
+    def _model_version(self) -> str:
+        return str(self._described("model")["version"])
+
+    def _described(self, part: str) -> dict[str, Any]:
+        """What the export says of its model. Read each time: an update replaces the manifest of a running server."""
         assert self._manifest is not None
         try:
-            return web.json_response(json.loads(self._manifest.read_text())["about"])
+            content: dict[str, Any] = json.loads(self._manifest.read_text())[part]
         except (OSError, ValueError, KeyError) as error:
             raise RefusedError(503, "manifest.json cannot be read; run `python -m export`.", "not_ready") from error
+        return content
+
+    async def _kserve(self, request: web.Request) -> web.Response:
+        call = kserve.Call(
+            request.method,
+            request.path,
+            _raw(request.rel_url.raw_query_string),
+            request.headers.get(HEADER_LENGTH, ""),
+            partial(self._plain_body, request),
+            partial(self._ask_each, request),
+        )
+        reply = await self._protocols.respond(call)
+        return web.Response(body=reply.body, headers=reply.headers)
 
     async def _ping(self, request: web.Request) -> web.Response:
         return _response(await self._upstream.ping())

@@ -1,112 +1,129 @@
-"""The addresses of KServe's two protocols, `/v1` (kserve_v1.py) and `/v2` (open_inference.py).
+"""KServe's two protocols, `/v1` (kserve_v1.py) and `/v2` (open_inference.py), for any front.
 
 Both are views of predictions and explanations. One image that fails fails its request, because neither protocol has a
 place for the error of a single image.
 """
 
-import json
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
+from typing import Any
 
 import orjson
-from aiohttp import web
 
 from serving.gateway import kserve_v1
 from serving.gateway.answer import Answer, Question
-from serving.gateway.open_inference import HEADER_LENGTH, metadata, read_inference, write_answers
+from serving.gateway.open_inference import metadata, read_inference, write_answers
 from serving.gateway.payload import query_options
 from serving.gateway.policy import JSON, RefusedError
-from serving.gateway.readiness import Readiness
 
 MODEL = "pathmnist"
 PREFIXES = ("/v1/", "/v2")
+EXTENSIONS = ["binary_tensor_data"]
 
-Body = Callable[[web.Request], Awaitable[bytes]]
-Ask = Callable[[web.Request, Sequence[Question]], Awaitable[Sequence[Answer]]]
+Body = Callable[[], Awaitable[bytes]]
+Ask = Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request: its method, path, query string and the length of its JSON (`HEADER_LENGTH`), and how to go on.
+
+    `read` gives the decompressed body, `ask` the answers to questions.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    header_length: str
+    read: Body
+    ask: Ask
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The body and the headers of a successful response."""
+
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": JSON})
 
 
 class KServe:
-    """Answers both protocols for one model, whose version is in the `manifest` of its export.
+    """Answers both protocols for one model.
 
-    `read` gives the body of a request, `ask` the answers to questions.
+    `version` gives the model's version, `reason` why the server is not ready, or None if it is; both may raise
+    `RefusedError`.
     """
 
-    def __init__(self, read: Body, ask: Ask, manifest: Path, readiness: Readiness) -> None:
-        self._read = read
-        self._ask = ask
-        self._manifest = manifest
-        self._readiness = readiness
+    def __init__(self, version: Callable[[], str], reason: Callable[[], Awaitable[str | None]]) -> None:
+        self._version = version
+        self._reason = reason
+        model = f"/v2/models/{MODEL}(?:/versions/(?P<version>[^/]+))?"
+        self._routes = {
+            "/v1/models": ("GET", self._models),
+            f"/v1/models/{MODEL}": ("GET", self._status),
+            f"/v1/models/{MODEL}:(?P<verb>predict|explain)": ("POST", self._predict),
+            "/v2": ("GET", self._server),
+            "/v2/health/live": ("GET", self._live),
+            "/v2/health/ready": ("GET", self._ready),
+            model: ("GET", self._model),
+            f"{model}/ready": ("GET", self._ready),
+            f"{model}/infer": ("POST", self._infer),
+        }
 
-    def routes(self) -> list[web.RouteDef]:
-        """The addresses, for `Application.add_routes`."""
-        routes = [
-            web.get("/v1/models", self._models),
-            web.get(f"/v1/models/{MODEL}", self._status),
-            web.post(f"/v1/models/{MODEL}:{{verb:predict|explain}}", self._predict),
-            web.get("/v2", self._server),
-            web.get("/v2/health/live", self._live),
-            web.get("/v2/health/ready", self._ready),
-        ]
-        for path in (f"/v2/models/{MODEL}", f"/v2/models/{MODEL}/versions/{{version}}"):
-            routes += [
-                web.get(path, self._model),
-                web.get(f"{path}/ready", self._ready),
-                web.post(f"{path}/infer", self._infer),
-            ]
-        return routes
+    async def respond(self, call: Call) -> Reply:
+        """The response; raises `RefusedError`."""
+        for pattern, (method, handler) in self._routes.items():
+            if match := re.fullmatch(pattern, call.path):
+                if call.method != method:
+                    message = f"{call.method} is not allowed here; see the header Allow."
+                    raise RefusedError(405, message, headers={"Allow": method})
+                return await handler(call, match.groupdict())
+        raise RefusedError(404, "There is nothing at this address.")
 
-    async def _models(self, request: web.Request) -> web.Response:
-        return web.json_response({"models": [MODEL]})
+    async def _models(self, call: Call, _: Mapping[str, str]) -> Reply:
+        return Reply(orjson.dumps({"models": [MODEL]}))
 
-    async def _status(self, request: web.Request) -> web.Response:
-        return web.json_response({"name": MODEL, "ready": await self._readiness.reason() is None})
+    async def _status(self, call: Call, _: Mapping[str, str]) -> Reply:
+        return Reply(orjson.dumps({"name": MODEL, "ready": await self._reason() is None}))
 
-    async def _predict(self, request: web.Request) -> web.Response:
-        verb = kserve_v1.VERBS[request.match_info["verb"]]
-        options = query_options(request.rel_url.raw_query_string.encode(errors="surrogateescape"))
-        questions = kserve_v1.read_instances(verb, await self._read(request), options)
-        answers = await self._ask(request, questions)
+    async def _predict(self, call: Call, parts: Mapping[str, str]) -> Reply:
+        verb = kserve_v1.VERBS[parts["verb"]]
+        questions = kserve_v1.read_instances(verb, await call.read(), query_options(call.query))
+        answers = await call.ask(questions)
         _require_all(answers, len(questions))
-        return web.Response(body=kserve_v1.write_predictions(verb, answers), content_type=JSON)
+        return Reply(kserve_v1.write_predictions(verb, answers))
 
-    async def _server(self, request: web.Request) -> web.Response:
-        content = {"name": "pathmnist-xai", "version": self._version(), "extensions": ["binary_tensor_data"]}
-        return web.json_response(content)
+    async def _server(self, call: Call, _: Mapping[str, str]) -> Reply:
+        return Reply(orjson.dumps({"name": "pathmnist-xai", "version": self._version(), "extensions": EXTENSIONS}))
 
-    async def _live(self, request: web.Request) -> web.Response:
-        return web.json_response({"live": True})
+    async def _live(self, call: Call, _: Mapping[str, str]) -> Reply:
+        return Reply(orjson.dumps({"live": True}))
 
-    async def _ready(self, request: web.Request) -> web.Response:
-        self._served_version(request)
-        if reason := await self._readiness.reason():
+    async def _ready(self, call: Call, parts: Mapping[str, str]) -> Reply:
+        self._require_version(parts)
+        if reason := await self._reason():
             raise RefusedError(503, reason, "not_ready")
-        return web.json_response({"name": MODEL, "ready": True})
+        return Reply(orjson.dumps({"name": MODEL, "ready": True}))
 
-    async def _model(self, request: web.Request) -> web.Response:
-        return web.json_response(metadata(MODEL, self._served_version(request)))
+    async def _model(self, call: Call, parts: Mapping[str, str]) -> Reply:
+        return Reply(orjson.dumps(metadata(MODEL, self._require_version(parts))))
 
-    async def _infer(self, request: web.Request) -> web.Response:
-        version = self._served_version(request)
-        inference = read_inference(await self._read(request), request.headers.get(HEADER_LENGTH, ""))
-        answers = await self._ask(request, inference.questions())
+    async def _infer(self, call: Call, parts: Mapping[str, str]) -> Reply:
+        version = self._require_version(parts)
+        inference = read_inference(await call.read(), call.header_length)
+        answers = await call.ask(inference.questions())
         _require_all(answers, len(inference.images))
-        body, headers = write_answers(inference, MODEL, version, [orjson.loads(answer.body) for answer in answers])
-        return web.Response(body=body, headers=headers)
+        contents: list[dict[str, Any]] = [orjson.loads(answer.body) for answer in answers]
+        return Reply(*write_answers(inference, MODEL, version, contents))
 
-    def _served_version(self, request: web.Request) -> str:
+    def _require_version(self, parts: Mapping[str, str | None]) -> str:
         """The version; raises `RefusedError` if the address names another one."""
         version = self._version()
-        if request.match_info.get("version", version) != version:
+        if parts.get("version") not in (None, version):
             raise RefusedError(404, "There is no such model or version.")
         return version
-
-    def _version(self) -> str:
-        """Read each time: an update of the model replaces the manifest of a running server."""
-        try:
-            return str(json.loads(self._manifest.read_text())["model"]["version"])
-        except (OSError, ValueError, KeyError) as error:
-            raise RefusedError(503, "manifest.json cannot be read; run `python -m export`.", "not_ready") from error
 
 
 def error_body(error: RefusedError) -> bytes:

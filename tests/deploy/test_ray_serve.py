@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from io import BytesIO
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from serving.gateway.settings import ROOT, Settings, read_properties
 from serving.ports import free_ports
 from serving.supervisor import TorchServe
 from tests.conftest import Pixels
+from tests.support.clients import ask_through
 
 PAGE = "https://page.example"
 TOKEN = {"Authorization": "Bearer token"}
@@ -170,3 +172,30 @@ def test_a_killed_replica_loses_no_request(url: str, tiles: Pixels, encode: Call
         got = [answer.result() for answer in answers]
     assert got == [alone[index % len(alone)] for index in range(120)]
     assert not before[0].is_running()
+
+
+def test_several_images_are_answered_in_order(url: str, tiles: Pixels, encode: Callable[..., bytes]) -> None:
+    files = [encode(tile) for tile in tiles[:3]]
+    sent = [("data", file) for file in (*files, b"no image")]
+    results = requests.post(f"{url}/predictions/pathmnist", files=sent, headers=TOKEN, timeout=120).json()["results"]
+    for result, file in zip(results[:3], files, strict=True):
+        alone = requests.post(f"{url}/predictions/pathmnist", data=file, headers=TOKEN, timeout=60).json()
+        assert_same(result, alone)
+    assert results[3]["error"]["code"] == "image_unreadable"
+
+
+def test_tritons_and_kserves_clients_get_the_same_numbers(url: str, tmp_path: Path) -> None:
+    files = [tmp_path / f"{number:02}.png" for number in range(64)]
+    for file in files:
+        file.write_bytes(TILE)
+    expected = requests.post(f"{url}/predictions/pathmnist", data=TILE, headers=TOKEN, timeout=60).json()["logits"]
+    by_triton = ask_through("triton_client.py", url.removeprefix("http://"), *files, token="token")
+    by_kserve = ask_through("kserve_client.py", url, *files, token="token")
+    for way in ("1 binary", "8 JSON", "64 binary", "64 JSON"):
+        count = int(way.split()[0])
+        for found in (by_triton["answers"][way]["logits"], by_kserve["answers"][way]):
+            assert np.shape(found) == (count, 9)
+            assert np.abs(np.array(found) - expected).max() < 1e-4
+    assert by_triton["error"].startswith("415 image_unreadable: image 1: ")
+    assert "image_unreadable" in by_kserve["error"]
+    assert np.abs(np.array(by_kserve["predictions"]) - expected).max() < 1e-4

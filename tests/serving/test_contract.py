@@ -1,6 +1,5 @@
 """The server is what `/openapi.json` says."""
 
-import json
 import subprocess
 from pathlib import Path
 
@@ -11,17 +10,14 @@ from export.contract import openapi
 from handler.classes import CODES
 from handler.explain.registry import METHODS
 from serving.supervisor import ROOT, TILE, TorchServe
+from tests.support.clients import CLIENTS, ask_through, require_clients
 from tests.support.contract import require_described
-
-TOOLS = ROOT / ".venv-clients" / "bin"
-GENERATED = Path(__file__).parent / "clients" / "generated_client.py"
 
 
 @pytest.fixture(scope="module")
 def tools() -> Path:
-    if not (TOOLS / "schemathesis").exists():
-        pytest.skip("make .venv-clients/clients.stamp installs the clients")
-    return TOOLS
+    require_clients()
+    return CLIENTS
 
 
 def test_the_description_is_of_this_code(server: TorchServe) -> None:
@@ -51,10 +47,7 @@ def test_a_generated_client_classifies_and_explains(tools: Path, server: TorchSe
     command = ["openapi-python-client", "generate", "--meta", "none", "--output-path", str(tmp_path / "generated")]
     command[0] = str(tools / command[0])
     subprocess.run([*command, "--path", str(ROOT / "docs" / "openapi.json")], check=True, capture_output=True)
-    script = [str(tools / "python"), str(GENERATED), str(tmp_path), server.url, str(TILE)]
-    finished = subprocess.run(script, capture_output=True, text=True, timeout=120)
-    assert finished.returncode == 0, finished.stderr
-    found = json.loads(finished.stdout)
+    found = ask_through("generated_client.py", tmp_path, server.url, TILE)
     answer = requests.post(f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), timeout=60).json()
     assert found == {"logits": answer["logits"], "methods": ["saliency", "saliency"], "licence": "MIT"}
 

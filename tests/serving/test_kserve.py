@@ -3,7 +3,6 @@
 import base64
 import json
 import struct
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,12 @@ import pytest
 import requests
 
 from serving.gateway.open_inference import HEADER_LENGTH, OUTPUTS
-from serving.supervisor import ROOT, TILE, TorchServe
+from serving.supervisor import TILE, TorchServe
 from tests.support.answers import raw_map
+from tests.support.clients import ask_through
 from tests.support.images import Encode
 from training.data import PathMNIST
 
-CLIENTS = ROOT / ".venv-clients" / "bin" / "python"
-SCRIPTS = Path(__file__).parent / "clients"
 INFER = "v2/models/pathmnist/infer"
 
 
@@ -43,16 +41,6 @@ def expected(server: TorchServe, files: list[Path]) -> list[dict[str, Any]]:
     return results
 
 
-def ask_through(script: str, address: str, files: list[Path]) -> dict[str, Any]:
-    if not CLIENTS.exists():
-        pytest.skip("make .venv-clients/clients.stamp installs the clients")
-    command = [str(CLIENTS), str(SCRIPTS / script), address, *map(str, files)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert finished.returncode == 0, finished.stderr
-    found: dict[str, Any] = json.loads(finished.stdout)
-    return found
-
-
 def assert_equal(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
     """By default up to what an engine's float32 answers differ by in batches of other sizes."""
     assert np.shape(found) == np.shape(expected)
@@ -62,7 +50,7 @@ def assert_equal(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
 def test_tritons_client_gets_the_same_numbers(
     server: TorchServe, files: list[Path], expected: list[dict[str, Any]]
 ) -> None:
-    found = ask_through("triton_client.py", server.url.removeprefix("http://"), files)
+    found = ask_through("triton_client.py", server.url.removeprefix("http://"), *files)
     assert found["ready"] == [True, True, True]
     assert {item["name"]: item["datatype"] for item in found["metadata"]["outputs"]} == {
         name: tensor.datatype for name, tensor in OUTPUTS.items()
@@ -83,7 +71,7 @@ def test_tritons_client_gets_the_same_numbers(
 
 
 def test_tritons_client_gets_the_map_of_explanations(server: TorchServe, files: list[Path]) -> None:
-    found = ask_through("triton_client.py", server.url.removeprefix("http://"), files)["explanation"]
+    found = ask_through("triton_client.py", server.url.removeprefix("http://"), *files)["explanation"]
     options = {"method": "saliency", "target": "TUM", "return": "raw"}
     response = requests.post(
         f"{server.url}/explanations/pathmnist", data=files[0].read_bytes(), params=options, timeout=60
@@ -94,7 +82,7 @@ def test_tritons_client_gets_the_map_of_explanations(server: TorchServe, files: 
 def test_kserves_client_gets_the_same_numbers_by_both_protocols(
     server: TorchServe, files: list[Path], expected: list[dict[str, Any]]
 ) -> None:
-    found = ask_through("kserve_client.py", server.url, files)
+    found = ask_through("kserve_client.py", server.url, *files)
     logits = [row["logits"] for row in expected]
     assert found["ready"] == [True, True]
     assert found["ready by the first protocol"] is True
