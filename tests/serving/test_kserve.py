@@ -41,6 +41,11 @@ def expected(server: TorchServe, files: list[Path]) -> list[dict[str, Any]]:
     return results
 
 
+@pytest.fixture(scope="module")
+def by_triton(server: TorchServe, files: list[Path]) -> dict[str, Any]:
+    return ask_through("triton_client.py", server.url.removeprefix("http://"), *files)
+
+
 def assert_equal(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
     """By default up to what an engine's float32 answers differ by in batches of other sizes."""
     assert np.shape(found) == np.shape(expected)
@@ -48,9 +53,9 @@ def assert_equal(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
 
 
 def test_tritons_client_gets_the_same_numbers(
-    server: TorchServe, files: list[Path], expected: list[dict[str, Any]]
+    server: TorchServe, files: list[Path], expected: list[dict[str, Any]], by_triton: dict[str, Any]
 ) -> None:
-    found = ask_through("triton_client.py", server.url.removeprefix("http://"), *files)
+    found = by_triton
     assert found["ready"] == [True, True, True]
     assert {item["name"]: item["datatype"] for item in found["metadata"]["outputs"]} == {
         name: tensor.datatype for name, tensor in OUTPUTS.items()
@@ -70,8 +75,10 @@ def test_tritons_client_gets_the_same_numbers(
     assert found["error"].startswith("415 image_unreadable: image 1: ")
 
 
-def test_tritons_client_gets_the_map_of_explanations(server: TorchServe, files: list[Path]) -> None:
-    found = ask_through("triton_client.py", server.url.removeprefix("http://"), *files)["explanation"]
+def test_tritons_client_gets_the_map_of_explanations(
+    server: TorchServe, files: list[Path], by_triton: dict[str, Any]
+) -> None:
+    found = by_triton["explanation"]
     options = {"method": "saliency", "target": "TUM", "return": "raw"}
     response = requests.post(
         f"{server.url}/explanations/pathmnist", data=files[0].read_bytes(), params=options, timeout=60

@@ -35,16 +35,16 @@ async def main(url: str, *paths: str) -> dict[str, Any]:
     answers = {}
     for count in (1, 8, 64):
         for binary in (True, False):
-            response = await second.infer(url, request(files[:count], binary), model_name=MODEL, headers=headers)
+            response = await second.infer(url, request(files[:count], binary), model_name=MODEL, headers=dict(headers))
             logits = next(output for output in response.outputs if output.name == "logits").as_numpy()
             answers[f"{count} {'binary' if binary else 'JSON'}"] = logits.astype(float).tolist()
     try:
-        await second.infer(url, request([b"no image"], True), model_name=MODEL, headers=headers)
+        await second.infer(url, request([b"no image"], True), model_name=MODEL, headers=dict(headers))
         error = ""
     except httpx.HTTPStatusError as caught:
         error = str(caught)
     instances = [{"b64": base64.b64encode(file).decode()} for file in files[:8]]
-    predictions = await first.infer(url, {"instances": instances}, model_name=MODEL, headers=headers)
+    predictions = await first.infer(url, {"instances": instances}, model_name=MODEL, headers=dict(headers))
     explanations = await first.explain(url, MODEL, {"instances": [{"image": instances[0]}]}, headers=headers)
     return {
         "ready": [
