@@ -53,7 +53,7 @@ async function figures(now, before) {
     h(
       "section",
       { class: "card" },
-      table("Since the server started", ["Questions", "Answered", "Per second", "Half within", "95 % within", "Errors"], rows),
+      table("Since the server started", ["Requests", "Answered", "Per second", "Half within", "95 % within", "Errors"], rows),
       h("p", { class: "hint" }, maps ? `Cache hits: ${now.hits} of ${maps} maps that are slower than a prediction.` : "No requests for maps that are slower than a prediction."),
     ),
     await mix(now),
