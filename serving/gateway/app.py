@@ -75,6 +75,7 @@ class Edge:
         self._recorder = Recorder(settings, request_log)
         self._upstream = Upstream(settings.inference_address, settings.metrics_address)
         self._readiness = Readiness(manifest, self._upstream.predict) if manifest else None
+        self._protocols = kserve.KServe(self._model_version, self._readiness.reason) if self._readiness else None
         self._manifest = manifest
         # All images of all batches together take half of TorchServe's queue, so that other requests find room in it.
         self._batched = asyncio.Semaphore(max(1, min(MAX_IMAGES, settings.job_queue_size // 2)))
@@ -91,7 +92,6 @@ class Edge:
         if self._manifest and self._readiness:
             application.router.add_get("/ready", self._ready)
             application.router.add_get(f"/models/{kserve.MODEL}", self._about)
-            self._protocols = kserve.KServe(self._model_version, self._readiness.reason)
             for path in ("/v1/{tail:.*}", "/v2{tail:.*}"):
                 application.router.add_route("*", path, self._kserve)
         self._open_paths |= add_pages(application)
@@ -189,6 +189,7 @@ class Edge:
             partial(self._plain_body, request),
             partial(self._ask_each, request),
         )
+        assert self._protocols is not None
         reply = await self._protocols.respond(call)
         return web.Response(body=reply.body, headers=reply.headers)
 

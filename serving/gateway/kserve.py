@@ -4,6 +4,7 @@ Both are views of predictions and explanations. One image that fails fails its r
 place for the error of a single image.
 """
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -90,7 +91,9 @@ class KServe:
 
     async def _predict(self, call: Call, parts: Mapping[str, str]) -> Reply:
         verb = kserve_v1.VERBS[parts["verb"]]
-        questions = kserve_v1.read_instances(verb, await call.read(), query_options(call.query))
+        body, options = await call.read(), query_options(call.query)
+        # Large bodies would keep other requests waiting.
+        questions = await asyncio.to_thread(kserve_v1.read_instances, verb, body, options)
         answers = await call.ask(questions)
         _require_all(answers, len(questions))
         return Reply(kserve_v1.write_predictions(verb, answers))
@@ -112,11 +115,11 @@ class KServe:
 
     async def _infer(self, call: Call, parts: Mapping[str, str]) -> Reply:
         version = self._require_version(parts)
-        inference = read_inference(await call.read(), call.header_length)
+        inference = await asyncio.to_thread(read_inference, await call.read(), call.header_length)
         answers = await call.ask(inference.questions())
         _require_all(answers, len(inference.images))
         contents: list[dict[str, Any]] = [orjson.loads(answer.body) for answer in answers]
-        return Reply(*write_answers(inference, MODEL, version, contents))
+        return Reply(*await asyncio.to_thread(write_answers, inference, MODEL, version, contents))
 
     def _require_version(self, parts: Mapping[str, str | None]) -> str:
         """The version; raises `RefusedError` if the address names another one."""

@@ -23,6 +23,8 @@ INPUT = "image"
 # The JSON's length in a body that goes on with binary tensors.
 HEADER_LENGTH = "Inference-Header-Content-Length"
 EXPLANATION = "explanation"
+# Bytes of an output that JSON may hold as numbers: a million floats, seven maps of three channels.
+MAX_JSON = 4 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,9 @@ def write_answers(
         if binary:
             outputs.append({**head, "parameters": {"binary_data_size": len(data)}})
             tail += data
+        elif len(data) > MAX_JSON:
+            message = f"The output {output!r} is too large for JSON; ask for it with 'binary_data'."
+            raise _invalid(message, "outputs")
         else:
             outputs.append({**head, "data": _numbers(data) if output != "class" else [_code(row) for row in rows]})
     content = {"model_name": name, "model_version": version, "outputs": outputs}

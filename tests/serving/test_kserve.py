@@ -155,6 +155,19 @@ def test_binary_data_that_ends_early_is_an_error(tail: bytes, server: TorchServe
         assert (response.status_code, response.json()["error"].split(":")[0]) == (400, "tensor_invalid")
 
 
+def test_maps_too_large_for_json_have_to_be_binary(server: TorchServe) -> None:
+    content = tensor(shape=[8], data=[base64.b64encode(TILE.read_bytes()).decode()] * 8)
+    request = {**content, "parameters": {"method": "saliency"}, "outputs": [{"name": "explanation"}]}
+    response = requests.post(f"{server.url}/{INFER}", json=request, timeout=120)
+    assert (response.status_code, response.json()["error"].split(":")[0]) == (400, "tensor_invalid")
+    request["outputs"] = [{"name": "explanation", "parameters": {"binary_data": True}}]
+    response = requests.post(f"{server.url}/{INFER}", json=request, timeout=120)
+    head = json.loads(response.content[: int(response.headers[HEADER_LENGTH])])
+    (output,) = head["outputs"]
+    assert output["shape"] == [8, 3, 224, 224]
+    assert len(response.content) == int(response.headers[HEADER_LENGTH]) + 8 * 3 * 224 * 224 * 4
+
+
 def test_another_version_and_another_model_are_not_found(server: TorchServe) -> None:
     version = requests.get(f"{server.url}/v2/models/pathmnist", timeout=10).json()["versions"][0]
     assert requests.get(f"{server.url}/v2/models/pathmnist/versions/{version}/ready", timeout=60).ok
