@@ -131,7 +131,8 @@ class Edge:
     async def _kserve(self, request: Request) -> Response:
         async def read() -> bytes:
             encoding = ", ".join(request.headers.getlist("Content-Encoding"))
-            return decompressed(await self._body(request), encoding, self._settings.max_request_size)
+            limit = self._settings.max_request_size
+            return await asyncio.to_thread(decompressed, await self._body(request), encoding, limit)
 
         call = kserve.Call(
             request.method,
@@ -176,8 +177,7 @@ class Edge:
 
 
 def _error(request: Request, error: RefusedError) -> Response:
-    body = kserve.error_body(error) if request.url.path.startswith(kserve.PREFIXES) else error.body
-    return Response(body, error.status, error.headers, media_type=JSON)
+    return Response(kserve.error_body(request.url.path, error), error.status, error.headers, media_type=JSON)
 
 
 def application(

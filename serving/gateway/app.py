@@ -147,7 +147,8 @@ class Edge:
     async def _plain_body(self, request: web.Request) -> bytes:
         """The body after decompression."""
         encoding = ", ".join(request.headers.getall("Content-Encoding", []))
-        return decompressed(await self._body(request), encoding, self._settings.max_request_size)
+        limit = self._settings.max_request_size
+        return await asyncio.to_thread(decompressed, await self._body(request), encoding, limit)
 
     async def _body(self, request: web.Request) -> bytes:
         limit = self._settings.edge_read_timeout
@@ -296,7 +297,7 @@ def _response(answer: Answer) -> web.Response:
 
 
 def _error(request: web.Request, error: RefusedError) -> web.Response:
-    body = kserve.error_body(error) if request.path.startswith(kserve.PREFIXES) else error.body
+    body = kserve.error_body(request.path, error)
     return web.Response(status=error.status, body=body, content_type=JSON, headers=error.headers)
 
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 
@@ -17,7 +16,7 @@ from serving.gateway import kserve_v1
 from serving.gateway.answer import Answer, Question
 from serving.gateway.open_inference import metadata, read_inference, write_answers
 from serving.gateway.payload import query_options
-from serving.gateway.policy import JSON, RefusedError
+from serving.gateway.policy import JSON, RefusedError, quotable
 
 MODEL = "pathmnist"
 PREFIXES = ("/v1/", "/v2")
@@ -118,8 +117,8 @@ class KServe:
         inference = await asyncio.to_thread(read_inference, await call.read(), call.header_length)
         answers = await call.ask(inference.questions())
         _require_all(answers, len(inference.images))
-        contents: list[dict[str, Any]] = [orjson.loads(answer.body) for answer in answers]
-        return Reply(*await asyncio.to_thread(write_answers, inference, MODEL, version, contents))
+        bodies = [answer.body for answer in answers]
+        return Reply(*await asyncio.to_thread(write_answers, inference, MODEL, version, bodies))
 
     def _require_version(self, parts: Mapping[str, str | None]) -> str:
         """The version; raises `RefusedError` if the address names another one."""
@@ -129,9 +128,11 @@ class KServe:
         return version
 
 
-def error_body(error: RefusedError) -> bytes:
-    """An error in the protocols' form, with the code first."""
-    return orjson.dumps({"error": f"{error.code}: {error}"})
+def error_body(path: str, error: RefusedError) -> bytes:
+    """An error in the form of its path: the protocols' with the code first, or the common one."""
+    if not path.startswith(PREFIXES):
+        return error.body
+    return orjson.dumps({"error": quotable(f"{error.code}: {error}")})
 
 
 def _require_all(answers: Sequence[Answer], images: int) -> None:

@@ -119,6 +119,7 @@ REFUSED: dict[str, tuple[Mapping[str, Any] | bytes, str]] = {
     "no pixels": (tensor(datatype="UINT8", shape=[1, 28, 28, 3], data=[1, 2, 3]), "tensor_invalid"),
     "large pixels": (tensor(datatype="UINT8", shape=[1, 1, 1, 3], data=[1, 2, 300]), "tensor_invalid"),
     "a tiny image": (tensor(datatype="UINT8", shape=[1, 1, 1, 3], data=[[[[1, 2, 3]]]]), "image_too_small"),
+    "an output without a name": (tensor() | {"outputs": [{"name": []}]}, "parameter_invalid"),
     "an unknown output": (tensor() | {"outputs": [{"name": "mask"}]}, "parameter_invalid"),
     "an option without its output": (tensor() | {"parameters": {"method": "saliency"}}, "option_misplaced"),
     "several methods": (
@@ -150,7 +151,7 @@ def test_binary_data_that_ends_early_is_an_error(tail: bytes, server: TorchServe
             ]
         }
     ).encode()
-    for length, body in ((str(len(head)), head + tail), ("-1", head), ("99999", head), ("x", head)):
+    for length, body in ((str(len(head)), head + tail), ("-1", head), ("99999", head), ("9" * 5000, head), ("x", head)):
         response = requests.post(f"{server.url}/{INFER}", data=body, headers={HEADER_LENGTH: length}, timeout=60)
         assert (response.status_code, response.json()["error"].split(":")[0]) == (400, "tensor_invalid")
 
