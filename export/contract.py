@@ -27,6 +27,7 @@ from handler.classes import DISCLAIMER, TISSUES
 from handler.explain.registry import DEFAULT_METHOD, METHODS
 from handler.explain.types import Method, Parameter
 from handler.model.checkpoint import Model
+from serving.gateway.kserve_v1 import VERBS as KSERVE_VERBS
 from serving.gateway.open_inference import HEADER_LENGTH
 from serving.gateway.payload import MAX_IMAGES
 from serving.gateway.policy import CODES as STATUS_CODES
@@ -249,7 +250,7 @@ def _kserve_paths() -> dict[str, Any]:
                     body=object_of({"instances": instances}),
                 )
             }
-            for verb, key in (("predict", "predictions"), ("explain", "explanations"))
+            for verb, key in KSERVE_VERBS.items()
         },
     }
 

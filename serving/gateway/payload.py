@@ -89,7 +89,8 @@ def read_payload(query: bytes, body: bytes, content_type: bytes, content_encodin
         raise RefusedError(400, "The body is not a JSON object.", "json_invalid", "body")
     if FORM_PART.match(body):
         raise RefusedError(400, "The body is a form, but its Content-Type names no boundary.", "form_invalid", "body")
-    return _json_batch(body, _short(options)) or Payload(body, _short(options))
+    options = _short(options)
+    return _json_batch(body, options) or Payload(body, options)
 
 
 def query_options(query: bytes) -> dict[str, str]:
@@ -134,7 +135,9 @@ def _form(fields: Fields, options: dict[str, str]) -> Payload | Batch:
     others = ((name, value) for name, value in fields if name not in IMAGE_FIELDS)
     options = _short(_options(others, options))
     payloads = tuple(Payload(value, options) for _, value in images)
-    return Batch(payloads) if len(payloads) > 1 else Payload(payloads[0].body if payloads else b"", options)
+    if len(payloads) > 1:
+        return Batch(payloads)
+    return payloads[0] if payloads else Payload(b"", options)
 
 
 def _json_batch(body: bytes, options: dict[str, str]) -> Batch | None:

@@ -44,9 +44,9 @@ def test_generated_requests_get_described_responses(tools: Path, short_tempered:
 
 
 def test_a_generated_client_classifies_and_explains(tools: Path, server: TorchServe, tmp_path: Path) -> None:
-    command = ["openapi-python-client", "generate", "--meta", "none", "--output-path", str(tmp_path / "generated")]
-    command[0] = str(tools / command[0])
-    subprocess.run([*command, "--path", str(ROOT / "docs" / "openapi.json")], check=True, capture_output=True)
+    description, output = ROOT / "docs" / "openapi.json", tmp_path / "generated"
+    options = ["--meta", "none", "--path", str(description), "--output-path", str(output)]
+    subprocess.run([str(tools / "openapi-python-client"), "generate", *options], check=True, capture_output=True)
     found = ask_through("generated_client.py", tmp_path, server.url, TILE)
     answer = requests.post(f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), timeout=60).json()
     assert found == {"logits": answer["logits"], "methods": ["saliency", "saliency"], "licence": "MIT"}
