@@ -33,7 +33,7 @@ test-quick: .venv/test.stamp
 	$(BIN)/pytest -m "not (server or browser or ray or slow)"
 
 ## test: check style, types and import rules, then run every test
-test: .venv/test.stamp .venv-clients/clients.stamp check
+test: .venv/test.stamp .venv/alone.stamp .venv-clients/clients.stamp check
 	$(BIN)/pytest
 
 ## check: check style, types and import rules
@@ -105,6 +105,10 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 
 .venv/%.stamp: pyproject.toml constraints.txt | .venv/bin/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --group $* --constraint constraints.txt
+	touch $@
+
+.venv/alone.stamp: pyproject.toml .venv/test.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --group alone
 	touch $@
 
 # The servers in the comparison pin other versions.

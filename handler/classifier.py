@@ -20,8 +20,8 @@ from handler.model.network import embedding
 from handler.model.prediction import Prediction, prediction_of
 from handler.model.preprocess import canonical_tile
 
-# One class for all images, one for each, or None for each image's predicted class.
-Target = int | Sequence[int] | None
+# One class for all images, one for each, or None: for a target each image's predicted class, for a contrast no class.
+Classes = int | Sequence[int] | None
 
 
 class Classifier:
@@ -50,8 +50,8 @@ class Classifier:
         self,
         images: Sequence[Image],
         method: str = DEFAULT_METHOD,
-        target: Target = None,
-        contrast: int | None = None,
+        target: Classes = None,
+        contrast: Classes = None,
         **parameters: Any,
     ) -> list[Explanation]:
         """Explain uint8 RGB images `[H, W, 3]` of any sizes by a method of `handler.explain.registry`.
@@ -66,11 +66,16 @@ class Classifier:
         return self._explain(forwards, images, method, target, contrast, parameters)
 
     def explain_inputs(
-        self, inputs: Tensor, method: str = DEFAULT_METHOD, target: Target = None, **parameters: Any
+        self,
+        inputs: Tensor,
+        method: str = DEFAULT_METHOD,
+        target: Classes = None,
+        contrast: Classes = None,
+        **parameters: Any,
     ) -> list[Explanation]:
         """Like `explain`, for inputs of the network `[N, 3, I, I]`, in its units and number type."""
         forwards = [forward for batch in inputs.split(MAX_BATCH) for forward in self.engine.run(batch).split()]
-        return self._explain(forwards, [None] * len(inputs), method, target, None, parameters)
+        return self._explain(forwards, [None] * len(inputs), method, target, contrast, parameters)
 
     def predictions(self, forward: Forward) -> list[Prediction]:
         """The predictions of one pass of the network. Raises `ArithmeticError` if a logit is not finite."""
@@ -95,25 +100,29 @@ class Classifier:
         forwards: Sequence[Forward],
         images: Sequence[Image | None],
         method: str,
-        target: Target,
-        contrast: int | None,
+        target: Classes,
+        contrast: Classes,
         parameters: Mapping[str, Any],
     ) -> list[Explanation]:
         complete = METHODS[method].complete(parameters)
-        targets = [target] * len(forwards) if target is None or isinstance(target, int) else target
+        targets, contrasts = (_each(classes, len(forwards)) for classes in (target, contrast))
         jobs = [
             Job(
                 forward,
                 METHODS[method],
                 complete,
                 int(forward.logits.argmax()) if class_id is None else class_id,
-                contrast,
+                other,
                 image=image,
             )
-            for forward, image, class_id in zip(forwards, images, targets, strict=True)
+            for forward, image, class_id, other in zip(forwards, images, targets, contrasts, strict=True)
         ]
         self.run(jobs)
         return [job.result() for job in jobs]
+
+
+def _each(classes: Classes, count: int) -> Sequence[int | None]:
+    return [classes] * count if classes is None or isinstance(classes, int) else classes
 
 
 def _batches(images: Sequence[Image]) -> list[Sequence[Image]]:

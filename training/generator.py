@@ -18,6 +18,7 @@ import torch
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 from tqdm import tqdm
 
 from evaluation.classification import dihedral
@@ -45,55 +46,82 @@ def learning_rate(step: int, steps: int) -> float:
     return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
+class Training:
+    """The generator in training, and the complete state of the run."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.steps, self.batch_size, self.seed = arguments.steps, arguments.batch_size, arguments.seed
+        self.path = arguments.output / LAST
+        self.stream = TileStream(load_or_exit(arguments.data).train, self.seed)
+        self.fabric = Fabric(devices=1, precision=fabric_precision(arguments.precision, bfloat16=True))
+        torch.manual_seed(self.seed)
+        self.plain = UNet().to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(self.plain.parameters(), weight_decay=0.01)
+        self.network, self.optimizer = self.fabric.setup(self.plain, optimizer)
+        self.average = moving_average(self.plain, EMA_DECAY)
+        self.step = 0
+
+    def resume(self) -> None:
+        """Read the state of the run. Raises `ValueError` if it is missing or of another run."""
+        if not self.path.is_file():
+            raise ValueError(f"there is nothing to resume in {self.path.parent}")
+        state = self._state()
+        self.fabric.load(self.path, state, weights_only=True)
+        if state["options"] != self._options:
+            raise ValueError(f"{self.path} is of a run with another seed, number of steps or batch size")
+        self.step = state["step"]
+
+    def fit(self, stop_after: int | None) -> nn.Module:
+        """Train to the end, or until `stop_after` steps are done. Returns the network with averaged weights."""
+        end = min(self.steps, stop_after or self.steps)
+        losses: list[float] = []
+        for _ in tqdm(range(self.step, end), initial=self.step, total=self.steps, disable=None):
+            losses.append(self.optimise())
+            if self.step % LOG_EVERY == 0:
+                tqdm.write(f"step {self.step}: loss {np.mean(losses):.4f}", file=sys.stderr)
+                losses.clear()
+            if self.step % SAVE_EVERY == 0 or self.step == end:
+                self.fabric.save(self.path, self._state())
+        return self.average.module
+
+    def optimise(self) -> float:
+        """Train on one batch of rotated and mirrored tiles. Returns its loss."""
+        torch.manual_seed(int(np.random.SeedSequence((self.seed, self.step)).generate_state(1)[0]))
+        tiles, labels = self.fabric.to_device(self.stream.read(self.step * self.batch_size, self.batch_size))
+        view = int(torch.randint(8, ()))
+        tiles = dihedral(tiles.float() / 127.5 - 1)[view].contiguous(memory_format=torch.channels_last)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.steps)
+        loss = diffusion_loss(self.network, tiles, labels)
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(self.network, self.optimizer, max_norm=1.0)
+        self.optimizer.step()
+        self.average.update_parameters(self.plain)
+        self.step += 1
+        return loss.item()
+
+    @property
+    def _options(self) -> list[int]:
+        """What must equal that of the run to resume."""
+        return [self.seed, self.steps, self.batch_size]
+
+    def _state(self) -> dict[str, Any]:
+        parts = {"network": self.network, "optimizer": self.optimizer, "average": self.average}
+        return {**parts, "step": self.step, "options": self._options}
+
+
 def train(arguments: argparse.Namespace) -> Path:
     """Train on randomly rotated and mirrored training tiles. Returns the file of the averaged weights.
 
     Raises `ValueError` if there is no run to resume, or if it had other options.
     """
-    seed, steps, batch_size = arguments.seed, arguments.steps, arguments.batch_size
-    stream = TileStream(load_or_exit(arguments.data).train, seed)
-    fabric = Fabric(devices=1, precision=fabric_precision(arguments.precision, bfloat16=True))
-    torch.manual_seed(seed)
-    plain = UNet().to(memory_format=torch.channels_last)
-    network, optimizer = fabric.setup(plain, torch.optim.AdamW(plain.parameters(), weight_decay=0.01))
-    average = moving_average(plain, EMA_DECAY)
-    state: dict[str, Any] = {"network": network, "optimizer": optimizer, "average": average, "step": 0}
-    state["options"] = [seed, steps, batch_size]
+    training = Training(arguments)
     if arguments.resume:
-        _resume(fabric, arguments.output / LAST, state)
-    end = min(steps, arguments.stop_after or steps)
-    losses: list[float] = []
-    for step in tqdm(range(state["step"], end), initial=state["step"], total=steps, disable=None):
-        torch.manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
-        tiles, labels = fabric.to_device(stream.read(step * batch_size, batch_size))
-        view = int(torch.randint(8, ()))
-        tiles = dihedral(tiles.float() / 127.5 - 1)[view].contiguous(memory_format=torch.channels_last)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
-        loss = diffusion_loss(network, tiles, labels)
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        fabric.clip_gradients(network, optimizer, max_norm=1.0)
-        optimizer.step()
-        average.update_parameters(plain)
-        state["step"] = step + 1
-        losses.append(loss.item())
-        if state["step"] % LOG_EVERY == 0:
-            tqdm.write(f"step {state['step']}: loss {np.mean(losses):.4f}", file=sys.stderr)
-            losses.clear()
-        if state["step"] % SAVE_EVERY == 0 or state["step"] == end:
-            fabric.save(arguments.output / LAST, state)
-    save_weights(average.module, arguments.output / WEIGHTS)
-    return Path(arguments.output / WEIGHTS)
-
-
-def _resume(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
-    if not path.is_file():
-        raise ValueError(f"there is nothing to resume in {path.parent}")
-    options = state["options"]
-    fabric.load(path, state, weights_only=True)
-    if state["options"] != options:
-        raise ValueError(f"{path} is of a run with another seed, number of steps or batch size")
+        training.resume()
+    weights: Path = arguments.output / WEIGHTS
+    save_weights(training.fit(arguments.stop_after), weights)
+    return weights
 
 
 def load_generator(path: Path) -> UNet:
@@ -119,25 +147,31 @@ def write_samples(images: Pixels, labels: NDArray[np.int64], folder: Path) -> No
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    training = commands.add_parser("train", help="train on the training split")
-    add_data_argument(training)
-    training.add_argument("--steps", type=int, default=6000)
-    training.add_argument("--batch-size", type=int, default=128)
-    training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--precision", default="auto", help="Lightning Fabric's; auto is bfloat16 if it is fast")
-    training.add_argument(
-        "--stop-after", type=int, metavar="STEPS", help="stop after this many steps; continue with --resume"
-    )
-    training.add_argument("--resume", action="store_true", help="continue the run in --output")
-    training.add_argument("--output", type=Path, default=Path("runs/generator"))
-    sampling = commands.add_parser("sample", help="write tiles of every class")
-    sampling.add_argument("--weights", type=Path, required=True)
-    sampling.add_argument("--per-class", type=int, default=10)
-    sampling.add_argument("--seed", type=int, default=0)
-    sampling.add_argument("--steps", type=int, default=50, help="of DDIM")
-    sampling.add_argument("--guidance", type=float, default=1.5, help="guidance weight; 1 means no guidance")
-    sampling.add_argument("--output", type=Path, required=True)
+    _add_training(commands.add_parser("train", help="train on the training split"))
+    _add_sampling(commands.add_parser("sample", help="write tiles of every class"))
     return parser.parse_args(arguments)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    add_data_argument(parser)
+    add = parser.add_argument
+    add("--steps", type=int, default=6000)
+    add("--batch-size", type=int, default=128)
+    add("--seed", type=int, default=0)
+    add("--precision", default="auto", help="Lightning Fabric's; auto is bfloat16 if it is fast")
+    add("--stop-after", type=int, metavar="STEPS", help="stop after this many steps; continue with --resume")
+    add("--resume", action="store_true", help="continue the run in --output")
+    add("--output", type=Path, default=Path("runs/generator"))
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--weights", type=Path, required=True)
+    add("--per-class", type=int, default=10)
+    add("--seed", type=int, default=0)
+    add("--steps", type=int, default=50, help="of DDIM")
+    add("--guidance", type=float, default=1.5, help="guidance weight; 1 means no guidance")
+    add("--output", type=Path, required=True)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -19,11 +19,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
 from handler.classes import NUM_CLASSES
-from handler.model.preprocess import Preprocessing, network_input
+from handler.model.preprocess import network_input
 from training import augment
 from training.averaging import moving_average
 from training.data import PathMNIST, TileStream, as_tiles
-from training.networks import freeze, set_training
+from training.networks import first_network, freeze, preprocessing_of, set_training
 from training.recipe import Recipe
 from training.shifts import SHIFTS, shift
 from training.teachers import Teacher
@@ -46,38 +46,41 @@ class Progress:
     best: State = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Run:
+    """The inputs of a run: recipe, data, the folder for its files, a teacher if any, and the seed."""
+
+    recipe: Recipe
+    data: PathMNIST
+    output: Path
+    teacher: Teacher | None = None
+    seed: int = 0
+
+
 class Training:
     """A network trained on canonical tiles, and the complete state of the run."""
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        recipe: Recipe,
-        preprocessing: Preprocessing,
-        network: nn.Module,
-        data: PathMNIST,
-        output: Path,
-        teacher: Teacher | None = None,
-        seed: int = 0,
-    ) -> None:
-        """The lengths in `recipe` are in steps. `network` has its initial weights."""
-        self.fabric, self.recipe, self.preprocessing = fabric, recipe, preprocessing
-        self.output, self.seed = output, seed
-        self.network = network.to(memory_format=torch.channels_last)
+    def __init__(self, fabric: Fabric, run: Run) -> None:
+        """Create the network with the recipe's initial weights. Raises `ValueError` if the weights do not fit."""
+        data = run.data
+        recipe = run.recipe.in_steps(len(data.train), fabric.world_size)
+        self.fabric, self.recipe, self.output, self.seed = fabric, recipe, run.output, run.seed
+        self.preprocessing = preprocessing_of(recipe, data.tile_size)
+        self.network = first_network(recipe).to(memory_format=torch.channels_last)
         freeze(self.network, recipe)
         self.parallel, self.optimizer = fabric.setup(self.network, _optimizer(self.network, recipe))
         self.average = None if recipe.ema_decay is None else moving_average(self.network, recipe.ema_decay)
         self.plateau = None
         if recipe.schedule == "plateau":
             self.plateau = ReduceLROnPlateau(self.optimizer, factor=0.1, patience=2)
-        self.teacher = fabric.to_device(teacher) if teacher else None
-        geometry, colour = augment.of_recipe(recipe, preprocessing.canonical_size)
+        self.teacher = fabric.to_device(run.teacher) if run.teacher else None
+        geometry, colour = augment.of_recipe(recipe, data.tile_size)
         self.geometry, self.colour = fabric.to_device(geometry), fabric.to_device(colour)
-        self.stream = TileStream(data.train, seed)
+        self.stream = TileStream(data.train, run.seed)
         self.validation = data.val.sample(recipe.validation_tiles or len(data.val))
         self.progress = Progress()
         # These values must equal those of the run to resume.
-        self._identity = json.dumps([asdict(recipe), seed, data.digest, fabric.world_size])
+        self._identity = json.dumps([asdict(recipe), run.seed, data.digest, fabric.world_size])
 
     @property
     def judged(self) -> nn.Module:

@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from lightning.fabric import Fabric
 
+from training.card import environment
 from training.data import PathMNIST, Split
-from training.loop import Training
-from training.networks import first_network, preprocessing_of
+from training.loop import Run, Training
 from training.precision import fabric_precision
-from training.recipe import RECIPES, Recipe
+from training.recipe import RECIPES, Recipe, Stage
 from training.teachers import EfficientNetTeacher
-from training.train import environment
 
 TRAIN_TILES = 89_996
 WARM_UP = 2
@@ -34,39 +33,50 @@ WARM_UP = 2
 def measure(recipe: Recipe, steps: int, tiles: int = TRAIN_TILES) -> dict[str, Any]:
     """Medians over `steps` batches after a warm-up, with random weights."""
     fabric = Fabric(devices=1, precision=fabric_precision("auto", recipe.bfloat16))
+    full, data = replace(recipe, init="random").in_steps(TRAIN_TILES), _random_data(tiles)
+    with TemporaryDirectory() as folder:
+        trainings = [_stage(full, stage, data, fabric, Path(folder)) for stage in full.stages]
+    seconds = [_median(training.step, steps, fabric) for training in trainings]
+    rates = [stage.batch_size / each for stage, each in zip(full.stages, seconds, strict=True)]
+    hours = sum(stage.steps * each for stage, each in zip(full.stages, seconds, strict=True)) / 3600
+    return {
+        "recipe": recipe.name,
+        "environment": environment(fabric),
+        "images_per_second": _input_rates(trainings[-1], steps),
+        "stages": [
+            {**asdict(stage), "images_per_second": round(rate, 1)}
+            for stage, rate in zip(full.stages, rates, strict=True)
+        ],
+        "projected_hours": round(hours, 2),
+    }
+
+
+def _random_data(tiles: int) -> PathMNIST:
     random = np.random.default_rng(0)
     split = Split(random.integers(0, 256, (tiles, 28, 28, 3), dtype=np.uint8), random.integers(0, 9, tiles))
     few = split.sample(9)
-    data = PathMNIST(train=split, val=few, test=few, digest="")
-    full = replace(recipe, init="random").in_steps(TRAIN_TILES)
-    rates, hours = [], 0.0
-    for stage in full.stages:
-        alone = replace(full, stages=(stage,))
-        teacher = EfficientNetTeacher().eval().requires_grad_(False) if stage.distillation else None
-        with TemporaryDirectory() as folder:
-            training = Training(
-                fabric, alone, preprocessing_of(alone, 28), first_network(alone), data, Path(folder), teacher
-            )
-        seconds = _median(training.step, steps, fabric)
-        rates.append({**asdict(stage), "images_per_second": round(stage.batch_size / seconds, 1)})
-        hours += stage.steps * seconds / 3600
-    size = full.stages[-1].batch_size
+    return PathMNIST(train=split, val=few, test=few, digest="")
+
+
+def _stage(recipe: Recipe, stage: Stage, data: PathMNIST, fabric: Fabric, folder: Path) -> Training:
+    """A run that consists of one stage of a recipe."""
+    teacher = EfficientNetTeacher().eval().requires_grad_(False) if stage.distillation else None
+    return Training(fabric, Run(replace(recipe, stages=(stage,)), data, folder, teacher))
+
+
+def _input_rates(training: Training, steps: int) -> dict[str, float]:
+    """Images per second for reading, and for reading and augmenting."""
+    size = training.recipe.stages[0].batch_size
 
     def read() -> torch.Tensor:
-        return fabric.to_device(training.stream.read(0, size))[0]
+        return training.fabric.to_device(training.stream.read(0, size))[0]
 
     def augmented() -> torch.Tensor:
         return training.colour(training.geometry(read().float() / 255).clamp(0, 1))
 
     return {
-        "recipe": recipe.name,
-        "environment": environment(fabric),
-        "images_per_second": {
-            "shuffled tiles": round(size / _median(read, steps, fabric), 1),
-            "with augmentation": round(size / _median(augmented, steps, fabric), 1),
-        },
-        "stages": rates,
-        "projected_hours": round(hours, 2),
+        "shuffled tiles": round(size / _median(read, steps, training.fabric), 1),
+        "with augmentation": round(size / _median(augmented, steps, training.fabric), 1),
     }
 
 

@@ -1,10 +1,14 @@
 """Promises kept on exchangeable tiles, and how far they are missed on another site's."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from mapie.classification import SplitConformalClassifier
 from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from evaluation.conformal import (
     Labels,
@@ -55,6 +59,49 @@ def test_calibrated_on_the_same_site_sets_keep_their_promise(
     # A network right more often than promised has sets of one class that cover more.
     accuracy = (judged[0].argmax(axis=1) == judged[1]).mean()
     assert found == pytest.approx(max(coverage, accuracy), abs=0.02)
+
+
+class PublishedClassifier(ClassifierMixin, BaseEstimator):
+    """A fitted classifier for MAPIE whose inputs are the probabilities themselves."""
+
+    classes_ = np.arange(9)
+    is_fitted_ = True
+
+    def predict_proba(self, inputs: Probabilities) -> Probabilities:
+        return inputs
+
+    def predict(self, inputs: Probabilities) -> Labels:
+        return inputs.argmax(axis=1)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+
+class NoChance(np.random.RandomState):
+    """Makes MAPIE's APS, which is randomised, the one that gives the same tile the same set."""
+
+    def uniform(self, low: Any = 0, high: Any = 1, size: Any = None) -> Any:
+        return np.zeros(size)
+
+
+@pytest.mark.parametrize("coverage", [0.9, 0.95])
+@pytest.mark.parametrize(("name", "scores"), [("lac", lac_scores), ("aps", aps_scores)])
+def test_sets_are_those_of_mapie(
+    name: str, scores: Callable[[Probabilities], Probabilities], coverage: float, test_tiles: Published
+) -> None:
+    probabilities, labels = test_tiles[0][:2000], test_tiles[1][:2000]
+    # Softened, because MAPIE treats sums that differ by 1e-8 as equal.
+    softened = probabilities**0.2
+    (calibration, truth), (judged, _) = halves((softened / softened.sum(axis=1, keepdims=True), labels))
+    mapie = SplitConformalClassifier(
+        PublishedClassifier(), conformity_score=name, confidence_level=coverage, prefit=True, random_state=NoChance()
+    )
+    options = {"conformity_score_params": {"include_last_label": False}} if name == "aps" else {}
+    _, expected = mapie.conformalize(calibration, truth).predict_set(judged, **options)
+    # LAC's sets can be empty in MAPIE; ours hold the best class.
+    expected[np.arange(len(judged)), judged.argmax(axis=1)] = True
+    sets = prediction_sets(scores(judged), threshold(scores(calibration), truth, coverage))
+    assert np.array_equal(sets, expected[:, :, 0])
 
 
 def test_calibrated_on_another_site_sets_break_their_promise(validation: Published, test_tiles: Published) -> None:

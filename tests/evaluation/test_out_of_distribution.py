@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from pytorch_ood.detector import KNN, Mahalanobis, ViM
+from pytorch_ood.metrics import OODMetrics
 
 from evaluation.out_of_distribution import (
+    NEIGHBOURS,
     foreign_images,
     gaussian_classes,
     mahalanobis,
@@ -57,3 +60,45 @@ def test_foreign_images_have_the_tiles_form_and_come_again(tiles: Pixels) -> Non
         assert images.dtype == np.uint8
         assert np.array_equal(images, again[kind])
     assert not np.array_equal(found["colours swapped"], tiles)
+
+
+def test_distances_are_those_of_pytorch_ood() -> None:
+    # Many points in few dimensions, so that shrinking the covariance changes next to nothing.
+    random = np.random.default_rng(1)
+    labels = np.arange(18_000) % 9
+    points = CENTRES[labels][:, :8] + random.normal(0, 1, (len(labels), 8)) * np.linspace(0.5, 2, 8)
+    others = random.normal(0, 6, (40, 8))
+    score = mahalanobis(*gaussian_classes(points, labels))(others, np.zeros((40, 9)))
+    detector = Mahalanobis(None).fit_features(torch.from_numpy(points).float(), torch.from_numpy(labels))
+    expected = detector.predict_features(torch.from_numpy(others).float()).numpy()
+    # Half the distance, with the sum of squares in place of their mean.
+    assert np.allclose(score, expected * 2 * len(labels), rtol=0.01)
+
+
+def test_nearest_neighbours_are_those_of_pytorch_ood() -> None:
+    detector = KNN(None, k=NEIGHBOURS, normalize=False).fit_features(torch.from_numpy(INSIDE), torch.from_numpy(LABELS))
+    expected = detector.predict_features(torch.from_numpy(OUTSIDE)).numpy()
+    assert np.allclose(nearest_neighbours(INSIDE)(OUTSIDE, np.zeros((50, 9))), expected, rtol=1e-5)
+
+
+def test_virtual_logits_are_those_of_pytorch_ood() -> None:
+    # With no bias its origin is zero; ours is the mean, so the points have none.
+    centred = INSIDE - INSIDE.mean(axis=0)
+    weights = RNG.normal(0, 0.1, (9, 160))
+    detector = ViM(None, 80, torch.from_numpy(weights), torch.zeros(9))
+    detector.fit_features(torch.from_numpy(centred).float(), torch.from_numpy(LABELS))
+    expected = detector.predict_features(torch.from_numpy(OUTSIDE)).numpy()
+    score = vim(centred, centred @ weights.T)
+    assert np.allclose(score(OUTSIDE, OUTSIDE @ weights.T), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_separation_is_that_of_pytorch_ood() -> None:
+    one, other = RNG.normal(size=2000), RNG.normal(1, 1, size=1500)
+    metrics = OODMetrics()
+    # It counts tiles taken for foreign images, so foreign images take the tiles' place here.
+    truth = torch.cat([-torch.ones(2000), torch.zeros(1500)])
+    metrics.update(torch.from_numpy(-np.r_[one, other]), truth)
+    expected = metrics.compute()
+    found = separation(one, other)
+    assert found["auroc"] == pytest.approx(expected["AUROC"], abs=1e-4)
+    assert found["fpr95"] == pytest.approx(expected["FPR95TPR"], abs=0.01)

@@ -28,8 +28,9 @@ from serving.update import POOLS
 from tests.conftest import pool_settings
 from tests.support.waiting import wait_for
 from training.checkpoint import SHIPPED
+from training.options import parse_arguments
 from training.synthetic import generate, write_dataset
-from training.train import parse_arguments, train
+from training.train import train
 
 SHIFT = 3.0
 VERSION = json.loads((SHIPPED / CARD).read_text())["version"]

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
+from training.options import parse_arguments, recipe_from
 from training.recipe import CLASSIC, RECIPES, SCRATCH, STRONG, Recipe, Stage
-from training.train import parse_arguments, recipe_from
 
 STAGED = replace(
     STRONG,

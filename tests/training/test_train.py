@@ -17,13 +17,15 @@ from evaluation.classification import predict_probabilities
 from handler.model.checkpoint import CARD, WEIGHTS, load_model
 from handler.model.network import build_network
 from serving.supervisor import ROOT
+from training.card import TEACHER_CARD, TEACHER_WEIGHTS
 from training.data import as_tiles, read_npz
 from training.networks import first_network, initial_network
+from training.options import parse_arguments
 from training.recipe import RECIPES, SCRATCH, TEACHER, Stage
 from training.shifts import SHIFTS, shift
 from training.synthetic import write_dataset
 from training.teachers import EfficientNetTeacher, SimpleCNN, load_teacher
-from training.train import TEACHER_CARD, TEACHER_WEIGHTS, parse_arguments, train
+from training.train import train
 
 
 @pytest.fixture(scope="module")
