@@ -1,20 +1,21 @@
 """This server beside others: `python -m bench --output docs/bench` (`make bench`) writes a table as JSON and a plot.
 
-In every round each server is started, loaded by the same closed-loop client with the same images, and stopped. What is
-reported are medians over the rounds, and ratios to this server of the medians. Nothing else should run meanwhile.
+In every round each server is started, loaded by the same closed-loop client with the same images, and stopped. The
+report has the medians over the rounds, and this server's figure over each other's with its range over the rounds. Its
+files are named after the processor. Nothing else should run meanwhile.
 """
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
+import urllib.request
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,24 @@ from typing import Any
 from PIL import Image
 
 from bench.ceiling import Ceiling
-from bench.client import measure
+from bench.client import Payload, measure
+from bench.machine import this_machine
 from bench.plot import draw
 from bench.systems import SYSTEMS, System, raw, wait_for_answer
+from handler.model.backends import BACKENDS, BackendError
 from training.checkpoint import write_json
 from training.synthetic import generate
 
 CLIENTS = (1, 8, 32, 64)
 EXPLAIN_CLIENTS = 4
 SIDES = (28, 224, 512, 1024)
-BACKENDS = ("mnn", "onnxruntime", "torch")
 BATCHES = (1, 2, 4, 8, 16, 32)
 # More than any row explains, so that nothing is answered from the cache.
 IMAGES = 256
 THIS = SYSTEMS[0].name
+IN_PROCESS = "in process"
+
+Row = dict[str, Any]
 
 
 def png_files(side: int, count: int) -> list[bytes]:
@@ -65,6 +70,7 @@ def run_system(system: System, images: Sequence[bytes], warm_up: float, seconds:
                 load = measure(running.url + path, payloads, EXPLAIN_CLIENTS, warm_up, 5 * seconds)
                 row |= {f"{what}: {name}": value for name, value in asdict(load).items()}
             if system.name == THIS:
+                row["engine"] = engine_of(running.url + system.predict, payloads[0])
                 row |= by_side(running.url + system.predict, warm_up, seconds)
     return row
 
@@ -77,71 +83,110 @@ def by_side(url: str, warm_up: float, seconds: float) -> dict[str, float]:
 
 
 def run_ceilings(images: Sequence[bytes]) -> dict[str, float]:
-    """Images a second without a server, by backend, and of the fastest by batch size."""
-    row: dict[str, float] = {}
-    for backend in BACKENDS:
-        ceiling = Ceiling(backend)
-        sizes = BATCHES if backend == BACKENDS[0] else (1, 8)
-        row |= {f"{backend}, batch {size}": ceiling.images_per_second(images, size) for size in sizes}
-    return row
+    """Images a second without a server: of each engine that runs here one by one and in batches of eight, and of the
+    fastest in all sizes."""
+    ceilings = usable_ceilings()
+    rates = {
+        name: {size: ceiling.images_per_second(images, size) for size in (1, 8)} for name, ceiling in ceilings.items()
+    }
+    fastest = max(rates, key=lambda name: rates[name][8])
+    for size in BATCHES:
+        rates[fastest].setdefault(size, ceilings[fastest].images_per_second(images, size))
+    return {f"{name}, batch {size}": rate for name, sizes in rates.items() for size, rate in sorted(sizes.items())}
 
 
-def medians(rounds: Iterable[dict[str, float]]) -> dict[str, float]:
+def usable_ceilings() -> dict[str, Ceiling]:
+    """Every engine that runs on this machine."""
+    ceilings = {}
+    for name in BACKENDS:
+        try:
+            ceilings[name] = Ceiling(name)
+        except BackendError as error:
+            print(f"{name} is left out: {error}", flush=True)
+    return ceilings
+
+
+def engine_of(url: str, payload: Payload) -> str:
+    """The engine that a prediction names."""
+    request = urllib.request.Request(url, data=payload.body, headers={"Content-Type": payload.content_type})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return str(json.load(answer)["model"]["engine"])
+
+
+def medians(rounds: Iterable[Row]) -> dict[str, float]:
     """The median of each figure."""
-    columns = defaultdict(list)
+    columns: dict[str, list[float]] = defaultdict(list)
     for row in rounds:
         for name, value in row.items():
-            columns[name].append(value)
+            if not isinstance(value, str):
+                columns[name].append(value)
     return {name: round(statistics.median(values), 2) for name, values in columns.items()}
 
 
-def ratios(table: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """This server's figures over each other's, where both have one."""
-    own = table[THIS]
+def ratios(rounds: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, dict[str, float]]]:
+    """This server's figure over each other's in the same round: median and range, where both have one."""
     return {
-        name: {key: round(own[key] / value, 2) for key, value in row.items() if key in own and value}
-        for name, row in table.items()
-        if name != THIS and row.keys() & own.keys()
+        name: {key: spread([own[key] / row[key] for own, row in zip(rounds[THIS], rows, strict=True)]) for key in keys}
+        for name, rows in rounds.items()
+        if name != THIS and (keys := [key for key, value in rows[0].items() if value and key in rounds[THIS][0]])
     }
 
 
-def main() -> None:
+def engine_share(rounds: Mapping[str, Sequence[Row]], clients: int = 32) -> dict[str, float]:
+    """This server's rate over the best rate of an engine in the process, in the same round."""
+    own = [row[f"per_second at {clients}"] for row in rounds[THIS]]
+    return spread([rate / max(row.values()) for rate, row in zip(own, rounds[IN_PROCESS], strict=True)])
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, smallest and largest."""
+    return {
+        "median": round(statistics.median(values), 2),
+        "low": round(min(values), 2),
+        "high": round(max(values), 2),
+    }
+
+
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8, help="of each measurement")
     parser.add_argument("--warm-up", type=float, default=2, help="seconds before each measurement")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="some of: " + "; ".join(s.name for s in SYSTEMS))
-    parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="folder for bench.json and bench.svg")
-    arguments = parser.parse_args()
+    parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="folder for the report and its plot")
+    return parser.parse_args()
+
+
+def run(arguments: argparse.Namespace) -> dict[str, list[Row]]:
+    """The rows of all rounds, by system."""
     images = png_files(224, IMAGES)
     systems = [s for s in SYSTEMS if not arguments.systems or s.name in (THIS, *arguments.systems)]
-    rounds: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    rounds: dict[str, list[Row]] = defaultdict(list)
     for _ in range(arguments.rounds):
-        rounds["in process"].append(run_ceilings(images))
+        rounds[IN_PROCESS].append(run_ceilings(images))
         for system in systems:
             rounds[system.name].append(run_system(system, images, arguments.warm_up, arguments.seconds))
             print(system.name, json.dumps(rounds[system.name][-1]), flush=True)
+    return rounds
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    machine, rounds = this_machine(), run(arguments)
     table = {name: medians(rows) for name, rows in rounds.items()}
     report = {
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "system": platform.platform()},
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": asdict(machine),
+        "engine": rounds[THIS][-1]["engine"],
         "rounds": arguments.rounds,
         "seconds": arguments.seconds,
         "medians": table,
-        "ratios": ratios(table),
+        "ratios": ratios(rounds),
+        "share_of_the_engine": engine_share(rounds),
     }
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.output / "bench.json", report)
-    draw(table, arguments.output / "bench.svg")
+    write_json(arguments.output / f"{machine.slug}.json", report)
+    draw(table, arguments.output / f"{machine.slug}.svg")
     print(json.dumps(report, indent=2))
-
-
-def processor() -> str:
-    """The processor's name as Linux gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ from serving.ports import free_addresses, free_ports
 from serving.supervisor import ROOT, TorchServe, end_group
 from training.checkpoint import SHIPPED
 
-ONNX = ROOT / "model_store" / "pathmnist.onnx"
+MODEL_STORE = ROOT / "model_store"
+ONNX = MODEL_STORE / "pathmnist.onnx"
 PEERS = Path(__file__).parent / "peers"
 BIN = ROOT / ".venv-bench" / "bin"
 BOUNDARY = "tile"
@@ -74,7 +75,7 @@ def form(name: str) -> Encode:
 
 def this_server(folder: Path) -> Iterator[Running]:
     """`make serve` as it is, on free ports."""
-    with TorchServe(ROOT / "config.properties", ROOT / "model_store", folder, free_addresses()) as server:
+    with TorchServe(ROOT / "config.properties", MODEL_STORE, folder, free_addresses()) as server:
         yield Running(server.url, int((folder / "group.pid").read_text()))
 
 
@@ -110,6 +111,12 @@ def fastapi(folder: Path) -> Iterator[Running]:
     yield from _process(command, _environment(folder), folder, f"http://127.0.0.1:{port}")
 
 
+def own_engine(folder: Path, model_store: Path = MODEL_STORE) -> Iterator[Running]:
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "bench.fastapi_engine", str(port), str(model_store)]
+    yield from _process(command, _environment(folder), folder, f"http://127.0.0.1:{port}")
+
+
 def litserve(folder: Path) -> Iterator[Running]:
     (port,) = free_ports(1)
     command = [str(BIN / "python"), str(PEERS / "litserve_onnx.py"), str(port), str(ONNX)]
@@ -142,6 +149,7 @@ SYSTEMS = (
         stock_torchserve,
         {"integrated gradients": "/explanations/stock"},
     ),
+    System("this engine behind FastAPI", "/predict", raw, own_engine),
     System("FastAPI + ONNX Runtime", "/predict", raw, fastapi),
     System("LitServe + ONNX Runtime", "/predict", form("request"), litserve),
     System("BentoML + ONNX Runtime", "/predict", form("images"), bentoml),

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import THIS, medians, png_files, ratios
+from bench.__main__ import IN_PROCESS, THIS, Row, engine_share, medians, png_files, ratios
 from bench.client import Payload, measure
 from bench.plot import draw
-from bench.systems import BIN, SYSTEMS, System, form, raw, wait_for_answer
+from bench.systems import BIN, SYSTEMS, System, form, own_engine, raw, wait_for_answer
 from serving.supervisor import TorchServe
 
 
@@ -28,7 +28,17 @@ def test_a_form_and_a_raw_body_are_the_same_image(server: TorchServe) -> None:
     assert measure(url, [raw(image), form("data")(image)], clients=2, warm_up=0, seconds=3).failures == 0
 
 
-@pytest.mark.parametrize("peer", SYSTEMS[2:], ids=lambda peer: peer.name)
+def test_this_engine_predicts_behind_fastapi(model_store: Path, tmp_path: Path) -> None:
+    (system,) = (system for system in SYSTEMS if system.start is own_engine)
+    images = [system.encode(image) for image in png_files(224, 4)]
+    with contextmanager(own_engine)(tmp_path, model_store) as running:
+        wait_for_answer(running.url + system.predict, images[0])
+        load = measure(running.url + system.predict, images, clients=3, warm_up=0, seconds=2)
+        assert load.failures == 0
+        assert load.body_bytes > 300
+
+
+@pytest.mark.parametrize("peer", SYSTEMS[3:], ids=lambda peer: peer.name)
 def test_a_peer_predicts(peer: System, tmp_path: Path) -> None:
     if not BIN.is_dir():
         pytest.skip("`make bench` installs the peers")
@@ -38,10 +48,16 @@ def test_a_peer_predicts(peer: System, tmp_path: Path) -> None:
         assert running.memory_mb() > 10
 
 
-def test_figures_are_medians_and_ratios_to_this_server(tmp_path: Path) -> None:
-    ours = medians([{"per_second at 8": 60.0}, {"per_second at 8": 90.0}, {"per_second at 8": 80.0}])
-    assert ours == {"per_second at 8": 80.0}
-    table = {"in process": {"mnn, batch 8": 85.0}, THIS: ours, "other": {"per_second at 8": 40.0, "memory_mb": 0.0}}
-    assert ratios(table)["other"] == {"per_second at 8": 2.0}
+def test_figures_are_medians_and_ratios_are_taken_within_a_round(tmp_path: Path) -> None:
+    rates = (60.0, 90.0, 80.0)
+    rounds: dict[str, list[Row]] = {
+        IN_PROCESS: [{"mnn, batch 8": rate + 20} for rate in rates],
+        THIS: [{"per_second at 32": rate, "engine": "mnn"} for rate in rates],
+        "other": [{"per_second at 32": rate / (index + 1), "memory_mb": 0.0} for index, rate in enumerate(rates)],
+    }
+    table = {name: medians(rows) for name, rows in rounds.items()}
+    assert table[THIS] == {"per_second at 32": 80.0}
+    assert ratios(rounds) == {"other": {"per_second at 32": {"median": 2.0, "low": 1.0, "high": 3.0}}}
+    assert engine_share(rounds) == {"median": 0.8, "low": 0.75, "high": 0.82}
     draw(table, tmp_path / "bench.svg")
     assert "predictions per second" in (tmp_path / "bench.svg").read_text()
