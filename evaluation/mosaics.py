@@ -100,16 +100,17 @@ def mass_share(parts: Map, quarter: int) -> float:
 
 def attributions(classifier: Classifier, name: str, mosaics: Sequence[Mosaic], contrasted: bool) -> list[NDArray[Any]]:
     """The signed map of each mosaic's target, or of the target minus the contrast."""
-    explanations = []
+    maps: list[NDArray[Any]] = []
     for start in range(0, len(mosaics), BATCH):
         batch = mosaics[start : start + BATCH]
-        explanations += classifier.explain_inputs(
+        explanations = classifier.explain_inputs(
             torch.stack([mosaic.inputs for mosaic in batch]),
             name,
             [mosaic.classes[mosaic.target] for mosaic in batch],
             [mosaic.classes[mosaic.contrast] for mosaic in batch] if contrasted else None,
         )
-    return [explanation.attribution for explanation in explanations]
+        maps += [explanation.attribution for explanation in explanations]
+    return maps
 
 
 def control(name: str, mosaic: Mosaic, number: int) -> Map:
