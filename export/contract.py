@@ -28,7 +28,7 @@ from handler.explain.registry import DEFAULT_METHOD, METHODS
 from handler.explain.types import Method, Parameter
 from handler.model.checkpoint import Model
 from serving.gateway.kserve_v1 import VERBS as KSERVE_VERBS
-from serving.gateway.open_inference import HEADER_LENGTH
+from serving.gateway.open_inference_http import HEADER_LENGTH
 from serving.gateway.payload import MAX_IMAGES
 from serving.gateway.policy import CODES as STATUS_CODES
 from serving.gateway.policy import REQUEST_ID, VERBS

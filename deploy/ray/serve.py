@@ -26,7 +26,7 @@ from deploy.ray.archive import ARCHIVE, connect, model_version, open_service
 from handler.api.request import RawRequest
 from serving.gateway import kserve
 from serving.gateway.answer import Answer, Question, answer_each, common_error, join
-from serving.gateway.open_inference import HEADER_LENGTH
+from serving.gateway.open_inference_http import HEADER_LENGTH
 from serving.gateway.payload import Batch, decompressed, read_payload
 from serving.gateway.policy import (
     JSON,
@@ -104,7 +104,7 @@ class Edge:
             return Response(status_code=204, headers=preflight_headers(self._settings, request.headers.get("Origin")))
         if path == "/ping":
             return JSONResponse({"status": "Healthy"})
-        require_token(self._token, path, request.headers.get("Authorization", "").encode("latin-1"))
+        require_token(self._token, request.headers.get("Authorization", "").encode("latin-1"))
         if path.startswith(kserve.PREFIXES):
             return await self._kserve(request)
         if path not in PATHS:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import requests
 
-from serving.gateway.open_inference import HEADER_LENGTH, OUTPUTS
+from serving.gateway.open_inference import OUTPUTS
+from serving.gateway.open_inference_http import HEADER_LENGTH
 from serving.supervisor import TILE, TorchServe
 from tests.support.answers import raw_map
 from tests.support.clients import ask_through
