@@ -16,6 +16,7 @@ from aiohttp import web
 
 from serving.gateway import kserve
 from serving.gateway.answer import Answer, Question, common_error, join, refusal
+from serving.gateway.exchange import Exchange
 from serving.gateway.metrics import exposition
 from serving.gateway.open_inference_http import HEADER_LENGTH
 from serving.gateway.pages import add_pages
@@ -32,7 +33,6 @@ from serving.gateway.policy import (
     preflight_headers,
     request_id,
 )
-from serving.gateway.recorder import Exchange
 from serving.gateway.service import Service
 from serving.gateway.settings import Settings
 

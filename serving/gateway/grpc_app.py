@@ -18,11 +18,11 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.gateway.answer import Answer, Question, refusal
+from serving.gateway.exchange import Exchange
 from serving.gateway.kserve import EXTENSIONS, MODEL, SERVER, require_all, require_model
 from serving.gateway.open_inference import metadata
 from serving.gateway.open_inference_grpc import messages, read_message, services, write_message
 from serving.gateway.policy import REQUEST_ID, RefusedError, quotable, request_id
-from serving.gateway.recorder import Exchange
 from serving.gateway.settings import Settings
 
 SERVICE = "inference.GRPCInferenceService"

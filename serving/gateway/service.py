@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import Any
 
 from serving.gateway.answer import Answer, Question, answer_each
+from serving.gateway.exchange import Exchange
 from serving.gateway.kserve import MODEL
 from serving.gateway.payload import MAX_IMAGES
 from serving.gateway.policy import RefusedError, require_token
 from serving.gateway.rate_limit import RateLimit
 from serving.gateway.readiness import Readiness
-from serving.gateway.recorder import Exchange, Recorder
+from serving.gateway.recorder import Recorder
 from serving.gateway.settings import Settings
 from serving.gateway.upstream import Upstream
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from threading import Thread
 from typing import Any
@@ -26,12 +26,12 @@ def running(edge: Edge, grpc_settings: Settings | None = None) -> Iterator[str]:
         contexts = [listening(edge.application(), sock=listener)]
         if grpc_settings:
             contexts.append(grpc_listening(edge.service, "127.0.0.1", grpc_settings))
-        with _in_thread(contexts):
+        with in_thread(contexts):
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @contextmanager
-def _in_thread(contexts: list[AbstractAsyncContextManager[None]]) -> Iterator[None]:
+def in_thread(contexts: Sequence[AbstractAsyncContextManager[None]]) -> Iterator[None]:
     """Enter the contexts, in order, in the event loop of another thread."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever)
