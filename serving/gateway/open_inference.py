@@ -22,6 +22,8 @@ from serving.gateway.policy import RefusedError
 
 INPUT = "image"
 EXPLANATION = "explanation"
+# Parameters of a request that concern its form; MLServer's codecs add the second.
+NO_OPTIONS = ("binary_data_output", "content_type")
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def read_content(content: Any, tail: memoryview, binary: bool = False) -> Infere
     parameters = _object(content.get("parameters", {}), "parameters")
     images = _images(content.get("inputs"), tail)
     outputs = _outputs(content.get("outputs") or [], bool(parameters.get("binary_data_output", binary)))
-    options = {name: _text(name, value) for name, value in parameters.items() if name != "binary_data_output"}
+    options = {name: _text(name, value) for name, value in parameters.items() if name not in NO_OPTIONS}
     if options and EXPLANATION not in outputs:
         name = min(options)
         raise RefusedError(400, f"{name!r} has no meaning without the output 'explanation'.", "option_misplaced", name)
@@ -167,7 +169,8 @@ def _images(inputs: Any, tail: memoryview) -> tuple[bytes, ...]:
     match tensor.get("datatype"):
         case "BYTES":
             files = _files(tensor.get("data")) if size is None else tuple(elements(tail))
-            if [len(files)] != shape:
+            # MLServer's codecs send strings as one column.
+            if shape not in ([len(files)], [len(files), 1]):
                 raise invalid(f"The shape says {shape}, the data holds {len(files)} images.", "shape")
             return files
         case "UINT8":

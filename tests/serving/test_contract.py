@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from export.contract import openapi
+from export.contract import openapi, table
 from handler.classes import CODES
 from handler.explain.registry import METHODS
 from serving.supervisor import ROOT, TILE, TorchServe
@@ -21,9 +21,9 @@ def tools() -> Path:
 
 
 def test_the_description_is_of_this_code(server: TorchServe) -> None:
-    assert requests.get(f"{server.url}/openapi.json", timeout=10).json() == openapi(), (
-        "python -m export.contract --output docs/openapi.json"
-    )
+    hint = "python -m export.contract --output docs/openapi.json"
+    assert requests.get(f"{server.url}/openapi.json", timeout=10).json() == openapi(), hint
+    assert requests.get(f"{server.url}/contract.json", timeout=10).json() == table(), hint
 
 
 def test_generated_requests_get_described_responses(tools: Path, short_tempered: TorchServe, tmp_path: Path) -> None:
@@ -57,5 +57,8 @@ def test_the_model_describes_itself(server: TorchServe) -> None:
     require_described(about, "About")
     assert [item["code"] for item in about["classes"]] == list(CODES)
     assert [item["name"] for item in about["methods"]] == list(METHODS)
+    assert {item["name"] for item in about["methods"] if item["same_as"]} == {"hirescam", "xgradcam"}
+    assert len({item["colour"] for item in about["classes"]}) == len(CODES)
+    assert about.items() >= table().items()
     answer = requests.post(f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), timeout=60).json()
     assert {**about["model"], "engine": answer["model"]["engine"]} == answer["model"]

@@ -15,7 +15,7 @@ from serving.gateway.open_inference import OUTPUTS
 from serving.gateway.open_inference_http import HEADER_LENGTH
 from serving.supervisor import TILE, TorchServe
 from tests.support.answers import raw_map
-from tests.support.clients import ask_through
+from tests.support.clients import MLSERVER, ask_through
 from tests.support.images import Encode
 from training.data import PathMNIST
 
@@ -131,6 +131,21 @@ def test_kserves_client_gets_the_same_numbers_by_both_protocols(
     assert_equal(found["predictions"], logits[:8])
     assert found["explanations"] == ["gradcam"]
     assert "image_unreadable" in found["error"]
+
+
+def test_mlservers_types_hold_the_same_numbers(
+    server: TorchServe, files: list[Path], expected: list[dict[str, Any]], alone: dict[str, Any]
+) -> None:
+    found = ask_through("mlserver_client.py", server.url, *files, environment=MLSERVER)
+    assert (found["server"], found["model"]) == ("pathmnist-xai", [alone["model"]["version"]])
+    for count, answer in found["answers"].items():
+        rows = expected[: int(count)]
+        assert answer["id"] == "slide"
+        assert_equal(answer["logits"], [row["logits"] for row in rows])
+        assert answer["class"] == [row["prediction"]["code"] for row in rows]
+    assert_equal(found["answers"]["1"]["logits"], [alone["logits"]], tolerance=1e-6)
+    assert (found["pixels"], found["explanation"]) == ([2, 9], [1, 3, 224, 224])
+    assert found["error"].startswith("image_unreadable: image 0: ")
 
 
 def tensor(**changes: Any) -> dict[str, Any]:
