@@ -1,8 +1,11 @@
 """The server is what `/openapi.json` says."""
 
+import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import jsonschema_rs
 import pytest
 import requests
 
@@ -52,9 +55,22 @@ def test_a_generated_client_classifies_and_explains(tools: Path, server: TorchSe
     assert found == {"logits": answer["logits"], "methods": ["saliency", "saliency"], "licence": "MIT"}
 
 
+def test_a_response_that_is_not_described_fails_its_test(server: TorchServe) -> None:
+    """`described` in tests/conftest.py checks every response."""
+    response = requests.post(f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), timeout=60)
+    answer = response.json()
+    changed: list[dict[str, Any]] = [{**answer, "mood": "good"}, {**answer, "logits": [0.5]}, {"results": [{}]}]
+    for content in changed:
+        response._content = json.dumps(content).encode()
+        with pytest.raises(jsonschema_rs.ValidationError):
+            require_described(response)
+    response.status_code = 418
+    with pytest.raises(AssertionError, match="418"):
+        require_described(response)
+
+
 def test_the_model_describes_itself(server: TorchServe) -> None:
     about = requests.get(f"{server.url}/models/pathmnist", timeout=10).json()
-    require_described(about, "About")
     assert [item["code"] for item in about["classes"]] == list(CODES)
     assert [item["name"] for item in about["methods"]] == list(METHODS)
     assert {item["name"] for item in about["methods"] if item["same_as"]} == {"hirescam", "xgradcam"}

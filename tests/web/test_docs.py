@@ -35,9 +35,9 @@ def test_every_operation_is_listed_and_can_be_tried(browser: Browser, guarded: G
         assert execute(page, "ping") == 200
         assert execute(page, "listModels") == 401
         page.get_by_role("button", name="Authorize").click()
-        page.get_by_label("Value:").fill("secret")
-        page.locator(".modal-ux").get_by_role("button", name="Authorize").click()
-        page.locator(".modal-ux").get_by_role("button", name="Close").click()
+        page.locator("#auth-bearer-value").fill("secret")
+        page.get_by_role("button", name="Apply credentials").click()
+        page.get_by_role("button", name="Close").click()
         assert execute(page, "describeModel") == 200
 
 

@@ -202,7 +202,7 @@ def test_health_is_told_by_name_and_as_it_changes(stub: Any) -> None:
 def test_it_answers_by_the_certificate_of_the_edge(
     server: TorchServe, model_store: Path, certificate: dict[str, Path]
 ) -> None:
-    files = {"edge_certificate_file": certificate["chain"], "edge_private_key_file": certificate["key"]}
+    files: dict[str, Any] = {"edge_certificate_file": certificate["chain"], "edge_private_key_file": certificate["key"]}
     with another_edge(server, model_store, edge_address="https://127.0.0.1:1", **files) as (_, plain, settings):
         trust = grpc.ssl_channel_credentials(certificate["authority"].read_bytes())
         with grpc.secure_channel(f"127.0.0.1:{settings.edge_grpc_port}", trust) as opened:
