@@ -40,7 +40,7 @@ COPY docs/evaluation docs/evaluation
 COPY docs/openapi.json docs/tile.png docs/
 USER 10001
 # The root file system may be read-only: the server writes only to /tmp.
-EXPOSE 8080
+EXPOSE 8080 8001
 HEALTHCHECK --interval=30s --timeout=20s --start-period=120s \
     CMD ["/opt/venv/bin/python", "-m", "serving", "check"]
 ENTRYPOINT ["tini", "--", "/opt/venv/bin/python", "-m", "serving", "start", "--run-folder", "/tmp/pathmnist"]

@@ -33,7 +33,7 @@ test-quick: .venv/test.stamp
 	$(BIN)/pytest -m "not (server or browser or ray or slow)"
 
 ## test: check style, types and import rules, then run every test
-test: .venv/test.stamp .venv/alone.stamp .venv-clients/clients.stamp check
+test: .venv/test.stamp .venv/alone.stamp .venv-clients/clients.stamp .venv-mlserver/mlserver.stamp check
 	$(BIN)/pytest
 
 ## check: check style, types and import rules
@@ -69,7 +69,7 @@ report: .venv/test.stamp
 export: .venv/serve.stamp
 	$(BIN)/python -m export $(ARGS)
 
-## contract: rewrite docs/openapi.json, the description of the API, from the code
+## contract: rewrite docs/openapi.json, the description of the API, and web/contract.json from the code
 contract: .venv/serve.stamp
 	$(BIN)/python -m export.contract --output docs/openapi.json
 
@@ -125,6 +125,12 @@ model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	.venv-clients/bin/pip install --quiet --disable-pip-version-check --group clients --constraint tests/serving/clients/constraints.txt
 	touch $@
 
+.venv-mlserver/mlserver.stamp: pyproject.toml tests/serving/clients/mlserver-constraints.txt
+	$(PYTHON) -m venv .venv-mlserver
+	.venv-mlserver/bin/pip install --quiet --disable-pip-version-check pip==26.3
+	.venv-mlserver/bin/pip install --quiet --disable-pip-version-check --group mlserver --constraint tests/serving/clients/mlserver-constraints.txt
+	touch $@
+
 ## lock: pin the packages that the direct dependencies pull in
 lock: .venv/bin/pip
 	$(BIN)/pip install --group test
@@ -134,4 +140,4 @@ lock: .venv/bin/pip
 
 ## clean: remove environments, caches and build outputs
 clean:
-	rm -rf .venv .venv-bench .venv-clients .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json model_store/engines-*.json
+	rm -rf .venv .venv-bench .venv-clients .venv-mlserver .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json model_store/engines-*.json

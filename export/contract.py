@@ -1,11 +1,12 @@
 """The HTTP API as OpenAPI 3.1, and what a server says about its model.
 
-`python -m export.contract --output docs/openapi.json` writes the description. Options, bounds, methods, classes and
-error codes come from the tables that the server itself uses.
+`python -m export.contract --output docs/openapi.json` writes the description, and web/contract.json for the page.
+Options, bounds, methods, classes and error codes come from the tables that the server itself uses.
 """
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,21 @@ from handler.explain.registry import DEFAULT_METHOD, METHODS
 from handler.explain.types import Method, Parameter
 from handler.model.checkpoint import Model
 from serving.gateway.kserve_v1 import VERBS as KSERVE_VERBS
-from serving.gateway.open_inference import HEADER_LENGTH
+from serving.gateway.open_inference_http import HEADER_LENGTH
 from serving.gateway.payload import MAX_IMAGES
 from serving.gateway.policy import CODES as STATUS_CODES
 from serving.gateway.policy import REQUEST_ID, VERBS
-from serving.gateway.settings import Settings
+from serving.gateway.settings import ROOT, Settings
 from training.checkpoint import write_json
 
 VERSION = "1.0"
+PAGE = ROOT / "web" / "contract.json"
 JSON = "application/json"
 # What a tile has to show: PathMNIST's are 224 pixels at 0.5 micrometres, reduced to 28.
 FIELD_OF_VIEW = {"micrometres": 112, "pixels": 224, "micrometres_per_pixel": 0.5}
 CLOSED_FORM = [method.name for method in METHODS.values() if method.closed_form]
+# Options of every method.
+PLAIN = {"return": RETURN, "dtype": DTYPE, "coverage": COVERAGE, "budget_ms": BUDGET, **RENDERING}
 # Options that are not a `Parameter`: description, and schema.
 WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "target": ("a class code, a class id, or `all` for methods without a backward pass", {"type": "string"}),
@@ -52,20 +56,14 @@ WORDS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def about(model: Model, card: Mapping[str, Any]) -> dict[str, Any]:
-    """What `GET /models/pathmnist` says: the model, its classes in order, its methods, its limits and its scores."""
+def table() -> dict[str, Any]:
+    """What is true of every model of this code: classes in order, methods, options, limits, what a tile has to show."""
     limits = ImageLimits()
     return {
-        "model": model.identity(),
-        "licence": card["licence"],
-        "disclaimer": DISCLAIMER,
-        "classes": [
-            {"class_id": item.class_id, "code": item.code, "name": item.name, "description": item.description}
-            for item in TISSUES
-        ],
+        "classes": [asdict(item) for item in TISSUES],
         "field_of_view": FIELD_OF_VIEW,
-        "preprocessing": card["preprocessing"],
         "methods": [_method_json(method) for method in METHODS.values()],
+        "options": {name: _described(spec) for name, spec in {"return": RETURN, "dtype": DTYPE, **RENDERING}.items()},
         "limits": {
             "formats": list(FORMATS),
             "min_side": limits.min_side,
@@ -74,6 +72,17 @@ def about(model: Model, card: Mapping[str, Any]) -> dict[str, Any]:
             "max_request_bytes": Settings().max_request_size,
             "max_images": MAX_IMAGES,
         },
+    }
+
+
+def about(model: Model, card: Mapping[str, Any]) -> dict[str, Any]:
+    """What `GET /models/pathmnist` says: the model, its scores, and `table`."""
+    return {
+        "model": model.identity(),
+        "licence": card["licence"],
+        "disclaimer": DISCLAIMER,
+        **table(),
+        "preprocessing": card["preprocessing"],
         "evaluation": {
             split: {name: scores[name] for name in ("images", "accuracy", "balanced_accuracy", "recall")}
             for split, scores in card["evaluation"].items()
@@ -115,7 +124,7 @@ def options(verb: str) -> list[dict[str, Any]]:
     names = list(METHODS) if verb == "explanations" else CLOSED_FORM
     default = f"; the default is {DEFAULT_METHOD}" if verb == "explanations" else ""
     items = {field: (f"methods, several with commas: {', '.join(names)}{default}", {"type": "string"}), **WORDS}
-    own = {"return": RETURN, "dtype": DTYPE, "coverage": COVERAGE, "budget_ms": BUDGET, **RENDERING}
+    own = dict(PLAIN)
     if verb == "explanations":
         own |= {name: spec for method in METHODS.values() for name, spec in method.parameters.items()}
     items |= {name: (_meaning(name, spec), _parameter_schema(spec)) for name, spec in own.items()}
@@ -145,16 +154,27 @@ def _is_given(spec: Parameter) -> bool:
     return spec.minimum <= spec.default <= spec.maximum
 
 
+def _described(spec: Parameter) -> Schema:
+    return _parameter_schema(spec) | ({"default": spec.default} if _is_given(spec) else {})
+
+
 def _method_json(method: Method) -> dict[str, Any]:
+    """`shows` is what becomes visible: positive evidence, or the magnitude at each pixel."""
     return {
         "name": method.name,
         "verbs": list(VERBS) if method.closed_form else ["explanations"],
         "cost": "none beyond the prediction" if method.closed_form else "further passes of the network",
-        "parameters": {
-            name: _parameter_schema(spec) | ({"default": spec.default} if _is_given(spec) else {})
-            for name, spec in method.parameters.items()
-        },
+        "shows": method.display,
+        "same_as": _first_alike(method),
+        "parameters": {name: _described(spec) for name, spec in method.parameters.items()},
     }
+
+
+def _first_alike(method: Method) -> str | None:
+    """The earlier method that gives the same maps in this network, if any."""
+    alike = (other.name for other in METHODS.values() if other.closed_form and other.closed_form is method.closed_form)
+    first = next(alike, method.name)
+    return None if first == method.name else first
 
 
 def _model_path(verb: str) -> dict[str, Any]:
@@ -257,8 +277,11 @@ def _kserve_paths() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, required=True)
-    write_json(parser.parse_args().output, openapi())
+    parser.add_argument("--output", type=Path, required=True, help="the description, docs/openapi.json")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the table that the web page reads")
+    arguments = parser.parse_args()
+    write_json(arguments.output, openapi())
+    write_json(arguments.page, table())
 
 
 if __name__ == "__main__":

@@ -134,10 +134,29 @@ def schemas() -> dict[str, Schema]:
                 "model": ref("Model"),
                 "licence": text,
                 "disclaimer": text,
-                "classes": {"type": "array", "items": {"type": "object"}},
+                "classes": {
+                    "type": "array",
+                    "items": object_of(
+                        {**one_class["properties"], "name": text, "description": text, "colour": text}, **strict
+                    ),
+                },
                 "field_of_view": {"type": "object"},
                 "preprocessing": {"type": "object"},
-                "methods": {"type": "array", "items": {"type": "object"}},
+                "methods": {
+                    "type": "array",
+                    "items": object_of(
+                        {
+                            "name": {"enum": list(METHODS)},
+                            "verbs": {"type": "array", "items": text},
+                            "cost": text,
+                            "shows": {"enum": ["positive", "magnitude"]},
+                            "same_as": {"type": ["string", "null"]},
+                            "parameters": {"type": "object"},
+                        },
+                        **strict,
+                    ),
+                },
+                "options": {"type": "object"},
                 "limits": {"type": "object"},
                 "evaluation": {"type": "object"},
             },

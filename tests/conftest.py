@@ -2,9 +2,11 @@ import json
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -17,6 +19,7 @@ from handler.model.checkpoint import Model, load_model
 from handler.model.engine import Engine
 from serving.ports import free_addresses
 from serving.supervisor import ROOT, TorchServe
+from tests.support.contract import require_described
 from training.checkpoint import SHIPPED
 from training.data import PathMNIST, read_npz
 from training.synthetic import generate
@@ -47,6 +50,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("ray")
         if "model_store" in fixtures:
             item.add_marker("slow")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def described() -> Iterator[None]:
+    """Every response that a test gets from the server is as `docs/openapi.json` says."""
+    send = requests.Session.send
+
+    def checked(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        response = send(session, request, **options)
+        require_described(response)
+        return response
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(requests.Session, "send", checked)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 /** The model's HTTP API, on this page's origin: requests, typed responses, and a one-sentence message for each failure. */
 
+import { CONTRACT } from "/contract.js";
 import { askToken, forgetToken, storedToken } from "/token.js";
 
 /** @typedef {import("/types.js").Answer} Answer */
@@ -8,13 +9,11 @@ import { askToken, forgetToken, storedToken } from "/token.js";
 export const MODEL = "pathmnist";
 /** The coverage of the prediction sets. */
 export const COVERAGE = 0.95;
-export const MAX_BYTES = 16 * 1024 * 1024;
-export const MAX_PIXELS = 4096 * 4096;
 /** Rendering options: colours with transparency, and the tile without a map. */
 const DRAWING = { colormap: "evidence", size: "448", alpha: "0" };
 /** Clips the few extreme pixels of pixel methods, which would make the others invisible. */
 const PIXEL_DRAWING = { sigma: "2.5", percentile: "99.5" };
-const PIXEL_METHODS = ["integrated_gradients", "smoothgrad", "saliency", "input_x_gradient", "guided_backprop"];
+const PIXEL_METHODS = CONTRACT.methods.filter(({ shows }) => shows === "magnitude").map(({ name }) => name);
 const RETRIES = 3;
 
 /** @type {Record<string, string>} */

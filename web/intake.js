@@ -1,18 +1,18 @@
 /** Accepts chosen, dropped and pasted files: checks them, crops them on request, and passes them to the session. */
 
-import { MAX_BYTES, MAX_PIXELS } from "/api.js";
+import { CONTRACT } from "/contract.js";
 import { byId } from "/dom.js";
-import { megabytes } from "/format.js";
+import { list, megabytes } from "/format.js";
 import { hideMessage, showMessage } from "/messages.js";
 import { centreOf, decode } from "/pictures.js";
 import { session } from "/session.js";
 
-const FORMATS = "PNG, JPEG, TIFF, BMP or WebP";
+const { max_request_bytes: MAX_BYTES, max_pixels: MAX_PIXELS, min_side: MIN_SIDE, formats } = CONTRACT.limits;
+const FORMATS = list(formats);
 /** Images with longer sides or larger aspect ratios are probably regions of a slide, not tiles. */
 const MAX_TILE_SIDE = 1024;
 const MAX_ASPECT = 1.25;
-const MIN_SIDE = 16;
-const CROP = 224;
+const CROP = CONTRACT.field_of_view.pixels;
 
 /** Open the file dialogue. */
 export function chooseFile() {
@@ -104,7 +104,8 @@ function shapeProblem({ width, height }) {
   }
   if (width * height > MAX_PIXELS) {
     const count = ((width * height) / 1e6).toFixed(0);
-    const text = `This image has ${count} million pixels; the limit is ${(MAX_PIXELS / 1e6).toFixed(1)} million (4096 × 4096).`;
+    const side = Math.sqrt(MAX_PIXELS);
+    const text = `This image has ${count} million pixels; the limit is ${(MAX_PIXELS / 1e6).toFixed(1)} million (${side} × ${side}).`;
     return { text, canBeSent: false };
   }
   const aspect = Math.max(width, height) / Math.min(width, height);

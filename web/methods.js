@@ -1,4 +1,6 @@
-/** The explanation methods that the page offers, in the order of its shortcuts. */
+/** The server's explanation methods, in the order of the page's shortcuts, with the page's words about them. */
+
+import { CONTRACT } from "/contract.js";
 
 /**
  * @typedef {object} Method
@@ -16,8 +18,8 @@ export const GROUPS = {
   none: "Not evidence",
 };
 
-/** In this network, HiResCAM and XGrad-CAM give the same map as Grad-CAM. @type {readonly Method[]} */
-export const METHODS = [
+/** @type {readonly Method[]} */
+const TEXTS = [
   {
     name: "gradcam",
     title: "Grad-CAM",
@@ -82,6 +84,9 @@ export const METHODS = [
     meaning: "Shows edges, independent of the class; for comparison only.",
   },
 ];
+
+/** Those of the server that give a map of their own. @type {readonly Method[]} */
+export const METHODS = TEXTS.filter(({ name }) => CONTRACT.methods.some((method) => method.name === name && !method.same_as));
 
 const BY_NAME = new Map(METHODS.map((method) => [method.name, method]));
 

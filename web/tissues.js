@@ -1,4 +1,6 @@
-/** The nine classes: names, groups, appearance, meaning in colorectal cancer, and sources. */
+/** The nine classes: the server's codes and labels, with the page's names, groups, meaning in colorectal cancer, and sources. */
+
+import { CONTRACT } from "/contract.js";
 
 /**
  * @typedef {object} Tissue
@@ -70,90 +72,75 @@ export const SOURCES = {
   },
 };
 
-/** In the order of the network's outputs. @type {readonly Tissue[]} */
-export const TISSUES = [
-  {
-    code: "ADI",
+/** What the page says about each class. @type {Record<string, Omit<Tissue, "code" | "fullName">>} */
+const TEXTS = {
+  ADI: {
     name: "Adipose",
-    fullName: "adipose",
     group: "normal",
     looks: "Fat cells: large vacuoles that look empty, between thin membranes.",
     means: "Fat lies outside the muscle wall and in the mesentery. Clusters of poorly differentiated tumour cells next to it were associated with shorter survival.",
     sources: ["kather", "wulczyn"],
   },
-  {
-    code: "BACK",
+  BACK: {
     name: "Background",
-    fullName: "background",
     group: "none",
     looks: "Glass without tissue.",
     means: "Empty glass: there is no tissue here.",
     sources: ["kather", "medmnist"],
   },
-  {
-    code: "DEB",
+  DEB: {
     name: "Debris",
-    fullName: "debris",
     group: "context",
     looks: "Necrotic or detached material without intact cells.",
     means: "Necrosis inside the glands is common in colorectal carcinoma; much of it (10 % of the tumour or more) was associated with shorter survival.",
     sources: ["kather", "vayrynen"],
   },
-  {
-    code: "LYM",
+  LYM: {
     name: "Lymphocytes",
-    fullName: "lymphocytes",
     group: "context",
     looks: "Densely packed, small, round, dark nuclei of immune cells.",
     means: "Number, type and place of immune cells in and around a tumour predicted survival better than stage in the cohorts of Galon et al.; more of them meant longer survival.",
     sources: ["kather", "galon"],
   },
-  {
-    code: "MUC",
+  MUC: {
     name: "Mucus",
-    fullName: "mucus",
     group: "context",
     looks: "Pale, stringy mucin outside the cells.",
     means: "Goblet cells make it in healthy bowel. If it fills at least half of a tumour, the tumour is a mucinous adenocarcinoma, a subtype with its own biology and a debated prognosis.",
     sources: ["kather", "luo", "who"],
   },
-  {
-    code: "MUS",
+  MUS: {
     name: "Smooth muscle",
-    fullName: "smooth muscle",
     group: "normal",
     looks: "Parallel eosinophilic fibres with long nuclei.",
     means: "The muscle layers of the bowel wall. How far a carcinoma has grown into or through them is part of its stage.",
     sources: ["kather", "medmnist"],
   },
-  {
-    code: "NORM",
+  NORM: {
     name: "Normal mucosa",
-    fullName: "normal colon mucosa",
     group: "normal",
     looks: "Round, regular crypts with goblet cells.",
     means: "The healthy lining of the bowel. Colorectal carcinoma arises from this epithelium, mostly by way of adenomas and serrated lesions.",
     sources: ["kather", "who"],
   },
-  {
-    code: "STR",
+  STR: {
     name: "Tumour stroma",
-    fullName: "cancer-associated stroma",
     group: "tumour",
     looks: "Desmoplastic connective tissue around a tumour; easily mistaken for smooth muscle.",
     means: "Tumours with much stroma and little carcinoma had far shorter survival in the cohort of Mesker et al.; a score that a network computed from stroma and its neighbours predicted survival in the cohort of Kather et al.",
     sources: ["kather", "mesker"],
   },
-  {
-    code: "TUM",
+  TUM: {
     name: "Tumour epithelium",
-    fullName: "colorectal adenocarcinoma epithelium",
     group: "tumour",
     looks: "Irregular, crowded malignant glands with enlarged nuclei.",
     means: "The cancer itself. Adenocarcinoma is the usual carcinoma of colon and rectum; its grade depends on how much of it still forms glands.",
     sources: ["kather", "who"],
   },
-];
+};
+
+/** In the order of the network's outputs. @type {readonly Tissue[]} */
+export const TISSUES = CONTRACT.classes.map(({ code, name }) => ({ code, fullName: name, ...TEXTS[code] }));
 
 const BY_CODE = new Map(TISSUES.map((tissue) => [tissue.code, tissue]));
 

@@ -10,6 +10,8 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,7 +28,9 @@ from deploy.ray.archive import ARCHIVE, connect, model_version, open_service
 from handler.api.request import RawRequest
 from serving.gateway import kserve
 from serving.gateway.answer import Answer, Question, answer_each, common_error, join
-from serving.gateway.open_inference import HEADER_LENGTH
+from serving.gateway.exchange import Exchange
+from serving.gateway.grpc_app import grpc_listening
+from serving.gateway.open_inference_http import HEADER_LENGTH
 from serving.gateway.payload import Batch, decompressed, read_payload
 from serving.gateway.policy import (
     JSON,
@@ -49,6 +53,7 @@ ATTEMPTS = 3
 # Time limit for a response in seconds, including the slowest valid explanation.
 PATIENCE = 300
 QUEUE = 128
+POOLS = ("Predictions", "Explanations")
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +73,35 @@ class Classifier:
         return [(response.status, response.body) for response in responses]
 
 
+class Pools:
+    """The model behind both fronts, HTTP and gRPC. It counts no requests and writes none down."""
+
+    def __init__(self, predictions: DeploymentHandle[Any], explanations: DeploymentHandle[Any]) -> None:
+        self._pools = {"predictions": predictions, "explanations": explanations}
+
+    async def ask(self, question: Question) -> Answer:
+        """The answer to one question; raises `RefusedError`."""
+        payload, pool = question.payload, self._pools[question.verb]
+        fields: dict[str, Any] = {**payload.options, **({"body": payload.body} if payload.body else {})}
+        request = RawRequest(fields, question.verb == "explanations")
+        for _ in range(ATTEMPTS):
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    status, body = await pool.respond.remote(request)
+                return Answer(status, JSON, body)
+            except RayActorError:
+                logger.warning("a replica died; its request is retried on another")
+            except BackPressureError as error:
+                raise RefusedError(503, "The queue is full.") from error
+            except TimeoutError as error:
+                raise RefusedError(504, f"No answer within {PATIENCE} s.") from error
+        raise RefusedError(503, "The request crashed several replicas and was dropped.", "unavailable")
+
+    async def reason(self) -> str | None:
+        """Why the server is not ready; None if it is. `start` waits for the replicas."""
+        return None
+
+
 class Edge:
     """Converts HTTP to requests and back, by the rules of TorchServe's edge (serving/gateway/policy.py)."""
 
@@ -79,10 +113,10 @@ class Edge:
         token: str,
         version: str,
     ) -> None:
-        self._pools = {"predictions": predictions, "explanations": explanations}
+        self._pools = Pools(predictions, explanations)
         self._settings = settings
         self._token = token
-        self._protocols = kserve.KServe(lambda: version, self._reason)
+        self._protocols = kserve.KServe(lambda: version, self._pools.reason)
 
     async def __call__(self, request: Request) -> Response:
         # Ray Serve assigns an id to every request and adds it to the response.
@@ -104,7 +138,7 @@ class Edge:
             return Response(status_code=204, headers=preflight_headers(self._settings, request.headers.get("Origin")))
         if path == "/ping":
             return JSONResponse({"status": "Healthy"})
-        require_token(self._token, path, request.headers.get("Authorization", "").encode("latin-1"))
+        require_token(self._token, request.headers.get("Authorization", "").encode("latin-1"))
         if path.startswith(kserve.PREFIXES):
             return await self._kserve(request)
         if path not in PATHS:
@@ -122,10 +156,10 @@ class Edge:
         verb = path.split("/")[1]
         if isinstance(payload, Batch):
             questions = [Question(verb, item) for item in payload.payloads]
-            answers = await answer_each(questions, self._ask)
+            answers = await answer_each(questions, self._pools.ask)
             answer = common_error(answers) or Answer(200, JSON, join(answers))
         else:
-            answer = await self._ask(Question(verb, payload))
+            answer = await self._pools.ask(Question(verb, payload))
         return Response(answer.body, answer.status, media_type=JSON)
 
     async def _kserve(self, request: Request) -> Response:
@@ -140,14 +174,10 @@ class Edge:
             request.scope["query_string"],
             request.headers.get(HEADER_LENGTH, ""),
             read,
-            lambda questions: answer_each(questions, self._ask),
+            lambda questions: answer_each(questions, self._pools.ask),
         )
         reply = await self._protocols.respond(call)
         return Response(reply.body, headers=reply.headers)
-
-    async def _reason(self) -> str | None:
-        """Why the server is not ready; None if it is. `start` waits for the replicas."""
-        return None
 
     async def _body(self, request: Request) -> bytes:
         limit = self._settings.max_request_size
@@ -158,22 +188,27 @@ class Edge:
                 raise RefusedError(413, f"A request has at most {limit} bytes.")
         return bytes(body)
 
-    async def _ask(self, question: Question) -> Answer:
-        payload, pool = question.payload, self._pools[question.verb]
-        fields: dict[str, Any] = {**payload.options, **({"body": payload.body} if payload.body else {})}
-        request = RawRequest(fields, question.verb == "explanations")
-        for _ in range(ATTEMPTS):
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    status, body = await pool.respond.remote(request)
-                return Answer(status, JSON, body)
-            except RayActorError:
-                logger.warning("a replica died; its request is retried on another")
-            except BackPressureError as error:
-                raise RefusedError(503, "The queue is full.") from error
-            except TimeoutError as error:
-                raise RefusedError(504, f"No answer within {PATIENCE} s.") from error
-        raise RefusedError(503, "The request crashed several replicas and was dropped.", "unavailable")
+
+class GrpcHost(Pools):
+    """The pools for gRPC, by the rules of TorchServe's edge (serving/gateway/grpc_app.py)."""
+
+    def __init__(
+        self, predictions: DeploymentHandle[Any], explanations: DeploymentHandle[Any], token: str, version: str
+    ) -> None:
+        super().__init__(predictions, explanations)
+        self._token = token
+        self._version = version
+
+    def admit(self, client: str, authorization: bytes) -> None:
+        require_token(self._token, authorization)
+
+    async def ask_each(self, questions: Sequence[Question], identity: str, client: str) -> list[Answer]:
+        return await answer_each(questions, self.ask)
+
+    def record(self, exchanges: Iterable[Exchange]) -> None: ...
+
+    def model_version(self) -> str:
+        return self._version
 
 
 def _error(request: Request, error: RefusedError) -> Response:
@@ -200,8 +235,8 @@ def application(
 
     edge = serve.deployment(ray_actor_options={"num_cpus": 0}, max_ongoing_requests=1000)(Edge)
     return edge.bind(
-        pool("Predictions", NAME, 8),
-        pool("Explanations", f"{NAME}-explain", 4),
+        pool(POOLS[0], NAME, 8),
+        pool(POOLS[1], f"{NAME}-explain", 4),
         settings or Settings(),
         token,
         model_version(archive),
@@ -213,6 +248,21 @@ def start(app: serve.Application, host: str, port: int) -> str:
     serve.start(proxy_location="EveryNode", http_options={"host": host, "port": port})
     serve.run(app, name=NAME, route_prefix="/")
     return reachable(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+
+@asynccontextmanager
+async def grpc_front(archive: Path, host: str, token: str, settings: Settings) -> AsyncIterator[None]:
+    """The running pools over gRPC, from this process. Ray's own gRPC proxy listens on every address."""
+    predictions, explanations = (serve.get_deployment_handle(name, NAME) for name in POOLS)
+    async with grpc_listening(GrpcHost(predictions, explanations, token, model_version(archive)), host, settings):
+        yield
+
+
+async def _until_ended(archive: Path, host: str, token: str, settings: Settings) -> None:
+    async with AsyncExitStack() as stack:
+        if settings.edge_grpc_port:
+            await stack.enter_async_context(grpc_front(archive, host, token, settings))
+        await asyncio.Event().wait()
 
 
 def main() -> None:
@@ -241,7 +291,7 @@ def main() -> None:
     try:
         app = application(arguments.archive, replicas, arguments.gpus, token, settings)
         print(f"ready: {start(app, arguments.host, arguments.port)}/predictions/{NAME}", flush=True)
-        signal.pause()
+        asyncio.run(_until_ended(arguments.archive, arguments.host, token, settings))
     except KeyboardInterrupt:
         print("stopped")
     finally:

@@ -4,10 +4,12 @@ import argparse
 import asyncio
 import os
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from serving.gateway.app import Edge
+from serving.gateway.grpc_app import grpc_listening
 from serving.gateway.listener import listening, tls
 from serving.gateway.settings import ROOT, Settings, SettingsError, read_properties, read_settings, require_guarded
 
@@ -28,7 +30,7 @@ def main() -> None:
 
 
 async def serve(settings: Settings, edge: Edge) -> None:
-    """Listen on the configured address until SIGINT or SIGTERM."""
+    """Listen on the configured address, and on its gRPC port, until SIGINT or SIGTERM."""
     ended = asyncio.Event()
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, ended.set)
@@ -36,7 +38,10 @@ async def serve(settings: Settings, edge: Edge) -> None:
     context = None
     if address.scheme == "https" and settings.edge_certificate_file and settings.edge_private_key_file:
         context = tls(settings.edge_certificate_file, settings.edge_private_key_file)
-    async with listening(edge.application(), address.hostname, address.port, ssl=context):
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(listening(edge.application(), address.hostname, address.port, ssl=context))
+        if settings.edge_grpc_port and edge.describes_model:
+            await stack.enter_async_context(grpc_listening(edge.service, address.hostname or "", settings))
         await ended.wait()
 
 

@@ -5,24 +5,22 @@ this order. Its query and body become one payload (payload.py), which TorchServe
 """
 
 import asyncio
-import json
 import logging
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 
 from serving.gateway import kserve
-from serving.gateway.answer import Answer, Question, answer_each, common_error, join, refusal
+from serving.gateway.answer import Answer, Question, common_error, join, refusal
+from serving.gateway.exchange import Exchange
 from serving.gateway.metrics import exposition
-from serving.gateway.open_inference import HEADER_LENGTH
+from serving.gateway.open_inference_http import HEADER_LENGTH
 from serving.gateway.pages import add_pages
-from serving.gateway.payload import MAX_IMAGES, Batch, Payload, decompressed, read_payload
+from serving.gateway.payload import Batch, Payload, decompressed, read_payload
 from serving.gateway.policy import (
     HEADERS,
     JSON,
@@ -34,13 +32,9 @@ from serving.gateway.policy import (
     cors_headers,
     preflight_headers,
     request_id,
-    require_token,
 )
-from serving.gateway.rate_limit import RateLimit
-from serving.gateway.readiness import Readiness
-from serving.gateway.recorder import Exchange, Recorder
+from serving.gateway.service import Service
 from serving.gateway.settings import Settings
-from serving.gateway.upstream import Upstream
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -61,35 +55,28 @@ logger = logging.getLogger(__name__)
 class Edge:
     """Serves `/predictions`, `/explanations`, `/ping` and `/metrics` from a TorchServe, and the web page.
 
-    With a `token`, requests without it get 401. With the `manifest` of an export `/ready` says whether the model
-    answers its golden tile. `request_log` is the file that gets a line for each request.
+    `token`, `manifest` and `request_log` are those of its `service`. With a manifest there are `/ready`, `/models` and
+    KServe's protocols.
     """
 
     def __init__(
         self, settings: Settings, token: str = "", manifest: Path | None = None, request_log: Path | None = None
     ) -> None:
+        self.service = Service(settings, token, manifest, request_log)
         self._settings = settings
-        self._token = token
-        rate, burst = settings.edge_rate_limit, settings.edge_rate_burst
-        self._limit = RateLimit(rate, burst) if rate else None
-        self._recorder = Recorder(settings, request_log)
-        self._upstream = Upstream(settings.inference_address, settings.metrics_address)
-        self._readiness = Readiness(manifest, self._upstream.predict) if manifest else None
-        self._protocols = kserve.KServe(self._model_version, self._readiness.reason) if self._readiness else None
-        self._manifest = manifest
-        # All images of all batches together take half of TorchServe's queue, so that other requests find room in it.
-        self._batched = asyncio.Semaphore(max(1, min(MAX_IMAGES, settings.job_queue_size // 2)))
+        self._protocols = kserve.KServe(self.service.model_version, self.service.reason)
+        self.describes_model = manifest is not None
         self._open_paths = frozenset(OPEN_PATHS)
 
     def application(self) -> web.Application:
-        middlewares = [self._identify, self._share, self._record, self._refuse, self._limit_rate, self._authorise]
+        middlewares = [self._identify, self._share, self._record, self._refuse, self._admit]
         application = web.Application(client_max_size=self._settings.max_request_size, middlewares=middlewares)
         for path in ROUTES:
             for method in METHODS:
                 application.router.add_route(method, path, self._infer)
         application.router.add_get("/ping", self._ping)
         application.router.add_get("/metrics", self._metrics)
-        if self._manifest and self._readiness:
+        if self.describes_model:
             application.router.add_get("/ready", self._ready)
             application.router.add_get(f"/models/{kserve.MODEL}", self._about)
             for path in ("/v1/{tail:.*}", "/v2{tail:.*}"):
@@ -99,9 +86,8 @@ class Edge:
         return application
 
     async def _lifetime(self, _: web.Application) -> AsyncIterator[None]:
-        async with self._upstream:
+        async with self.service:
             yield
-        await asyncio.to_thread(self._recorder.close)
 
     async def _infer(self, request: web.Request) -> web.Response:
         payload, verb = await self._payload(request), request.match_info["verb"]
@@ -110,26 +96,16 @@ class Edge:
             if error := common_error(answers):
                 return _response(error)
             return web.Response(body=join(answers), content_type=JSON)
-        answer = await self._ask(request, Question(verb, payload))
+        answer = await self.service.ask(Question(verb, payload), request[IDENTITY], *_model(request))
         request[ANSWERS] = (answer,)
         return _response(answer)
 
     async def _ask_each(self, request: web.Request, questions: Sequence[Question]) -> Sequence[Answer]:
         """The answers to several questions, each of which counts as a request."""
-        if self._limit:
-            self._limit.charge(request.remote or "", len(questions) - 1)
-
-        async def ask(question: Question) -> Answer:
-            async with self._batched:
-                return await self._ask(request, question)
-
         request[VERB] = questions[0].verb
-        request[ANSWERS] = await answer_each(questions, ask)
+        address = (request[IDENTITY], request.remote or "", *_model(request))
+        request[ANSWERS] = await self.service.ask_each(questions, *address)
         return request[ANSWERS]
-
-    async def _ask(self, request: web.Request, question: Question) -> Answer:
-        model, version = request.match_info.get("model", kserve.MODEL), request.match_info.get("version", "")
-        return await self._upstream.infer(question.verb, model, version, question.payload, request[IDENTITY])
 
     async def _payload(self, request: web.Request) -> Payload | Batch:
         body = await self._body(request)
@@ -161,25 +137,12 @@ class Edge:
             raise RefusedError(400, "The connection ended before the body did.") from error
 
     async def _ready(self, request: web.Request) -> web.Response:
-        assert self._readiness is not None
-        if reason := await self._readiness.reason():
+        if reason := await self.service.reason():
             raise RefusedError(503, reason, "not_ready")
         return web.json_response({"status": "ready"})
 
     async def _about(self, request: web.Request) -> web.Response:
-        return web.json_response(self._described("about"))
-
-    def _model_version(self) -> str:
-        return str(self._described("model")["version"])
-
-    def _described(self, part: str) -> dict[str, Any]:
-        """What the export says of its model. Read each time: an update replaces the manifest of a running server."""
-        assert self._manifest is not None
-        try:
-            content: dict[str, Any] = json.loads(self._manifest.read_text())[part]
-        except (OSError, ValueError, KeyError) as error:
-            raise RefusedError(503, "manifest.json cannot be read; run `python -m export`.", "not_ready") from error
-        return content
+        return web.json_response(self.service.described("about"))
 
     async def _kserve(self, request: web.Request) -> web.Response:
         call = kserve.Call(
@@ -190,16 +153,15 @@ class Edge:
             partial(self._plain_body, request),
             partial(self._ask_each, request),
         )
-        assert self._protocols is not None
         reply = await self._protocols.respond(call)
         return web.Response(body=reply.body, headers=reply.headers)
 
     async def _ping(self, request: web.Request) -> web.Response:
-        return _response(await self._upstream.ping())
+        return _response(await self.service.upstream.ping())
 
     async def _metrics(self, request: web.Request) -> web.Response:
         """TorchServe's metrics and ours."""
-        answer = await self._upstream.metrics()
+        answer = await self.service.upstream.metrics()
         ours = await asyncio.to_thread(exposition)
         return web.Response(body=answer.body + ours, headers={"Content-Type": answer.content_type})
 
@@ -231,12 +193,9 @@ class Edge:
         if not isinstance(response, web.Response) or not (verb := _verb(request)):
             return response
         try:
-            for exchange in _exchanges(request, response, verb, time.perf_counter() - start):
-                self._recorder.write(exchange)
-        except OSError:
-            logger.exception("request %s could not be written down", request[IDENTITY])
-            message = "The audit trail cannot be written, so no answer is given."
-            return _error(request, RefusedError(503, message, "audit_failed"))
+            self.service.record(_exchanges(request, response, verb, time.perf_counter() - start))
+        except RefusedError as error:
+            return _error(request, error)
         return response
 
     @web.middleware
@@ -255,23 +214,21 @@ class Edge:
         return _error(request, refused)
 
     @web.middleware
-    async def _limit_rate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if self._limit and request.path not in self._open_paths and (wait := self._limit.wait(request.remote or "")):
-            hint = {"Retry-After": str(math.ceil(wait))}
-            raise RefusedError(429, "Too many requests from this address.", headers=hint)
-        return await handler(request)
-
-    @web.middleware
-    async def _authorise(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _admit(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in self._open_paths:
-            require_token(self._token, request.path, _raw(request.headers.get("Authorization", "")))
+            self.service.admit(request.remote or "", _raw(request.headers.get("Authorization", "")))
         return await handler(request)
 
 
 def _verb(request: web.Request) -> str:
     """What a request asks of the model; "" if it does not reach it."""
     first = request.path.lstrip("/").partition("/")[0]
-    return first if first in VERBS else request.get(VERB, "")
+    return first if first in VERBS else request.get(VERB, "") or kserve.verb_of(request.path)
+
+
+def _model(request: web.Request) -> tuple[str, str]:
+    """The name and the version of the model that a request asks."""
+    return request.match_info.get("model", kserve.MODEL), request.match_info.get("version", "")
 
 
 def _exchanges(request: web.Request, response: web.Response, verb: str, seconds: float) -> Iterator[Exchange]:

@@ -14,11 +14,12 @@ import orjson
 
 from serving.gateway import kserve_v1
 from serving.gateway.answer import Answer, Question
-from serving.gateway.open_inference import metadata, read_inference, write_answers
+from serving.gateway.open_inference import metadata
+from serving.gateway.open_inference_http import read_body, write_body
 from serving.gateway.payload import query_options
 from serving.gateway.policy import JSON, RefusedError, quotable
 
-MODEL = "pathmnist"
+MODEL, SERVER = "pathmnist", "pathmnist-xai"
 PREFIXES = ("/v1/", "/v2")
 EXTENSIONS = ["binary_tensor_data"]
 
@@ -94,11 +95,11 @@ class KServe:
         # Large bodies would keep other requests waiting.
         questions = await asyncio.to_thread(kserve_v1.read_instances, verb, body, options)
         answers = await call.ask(questions)
-        _require_all(answers, len(questions))
+        require_all(answers, len(questions))
         return Reply(kserve_v1.write_predictions(verb, answers))
 
     async def _server(self, call: Call, _: Mapping[str, str]) -> Reply:
-        return Reply(orjson.dumps({"name": "pathmnist-xai", "version": self._version(), "extensions": EXTENSIONS}))
+        return Reply(orjson.dumps({"name": SERVER, "version": self._version(), "extensions": EXTENSIONS}))
 
     async def _live(self, call: Call, _: Mapping[str, str]) -> Reply:
         return Reply(orjson.dumps({"live": True}))
@@ -114,18 +115,22 @@ class KServe:
 
     async def _infer(self, call: Call, parts: Mapping[str, str]) -> Reply:
         version = self._require_version(parts)
-        inference = await asyncio.to_thread(read_inference, await call.read(), call.header_length)
+        inference = await asyncio.to_thread(read_body, await call.read(), call.header_length)
         answers = await call.ask(inference.questions())
-        _require_all(answers, len(inference.images))
+        require_all(answers, len(inference.images))
         bodies = [answer.body for answer in answers]
-        return Reply(*await asyncio.to_thread(write_answers, inference, MODEL, version, bodies))
+        return Reply(*await asyncio.to_thread(write_body, inference, MODEL, version, bodies))
 
     def _require_version(self, parts: Mapping[str, str | None]) -> str:
-        """The version; raises `RefusedError` if the address names another one."""
         version = self._version()
-        if parts.get("version") not in (None, version):
-            raise RefusedError(404, "There is no such model or version.")
+        require_model(MODEL, parts.get("version") or "", version)
         return version
+
+
+def require_model(name: str, version: str, served: str) -> None:
+    """Raise `RefusedError` unless a request asks for the model, in the version that is served or in none."""
+    if name != MODEL or version not in ("", served):
+        raise RefusedError(404, "There is no such model or version.")
 
 
 def error_body(path: str, error: RefusedError) -> bytes:
@@ -135,7 +140,14 @@ def error_body(path: str, error: RefusedError) -> bytes:
     return orjson.dumps({"error": quotable(f"{error.code}: {error}")})
 
 
-def _require_all(answers: Sequence[Answer], images: int) -> None:
+def verb_of(path: str) -> str:
+    """What a path asks of the model, before the request is read; "" if it does not reach it."""
+    if match := re.fullmatch(r"/v1/models/[^/]+:(predict|explain)", path):
+        return kserve_v1.VERBS[match[1]]
+    return "predictions" if re.fullmatch(r"/v2/models/.+/infer", path) else ""
+
+
+def require_all(answers: Sequence[Answer], images: int) -> None:
     """Raise the first error among the answers, with the number of its image."""
     for position, answer in enumerate(answers):
         if answer.status != HTTPStatus.OK:

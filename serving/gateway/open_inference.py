@@ -1,13 +1,14 @@
-"""The Open Inference Protocol v2 over HTTP: tensors to images and options, and answers to tensors.
+"""The Open Inference Protocol v2: tensors to images and options, and answers to tensors.
 
-The protocol is KServe's (github.com/kserve/open-inference-protocol), with Triton's binary tensors.
+The protocol is KServe's (github.com/kserve/open-inference-protocol). open_inference_http.py and open_inference_grpc.py
+read and write its two forms.
 """
 
 import base64
 import math
 import struct
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -16,15 +17,13 @@ import orjson
 from PIL import Image
 
 from serving.gateway.answer import Question
-from serving.gateway.payload import MAX_IMAGES, OCTETS, Payload
-from serving.gateway.policy import JSON, RefusedError
+from serving.gateway.payload import MAX_IMAGES, Payload
+from serving.gateway.policy import RefusedError
 
 INPUT = "image"
-# The JSON's length in a body that goes on with binary tensors.
-HEADER_LENGTH = "Inference-Header-Content-Length"
 EXPLANATION = "explanation"
-# Bytes of an output that JSON may hold as numbers: a million floats, seven maps of three channels.
-MAX_JSON = 4 * 1024**2
+# Parameters of a request that concern its form; MLServer's codecs add the second.
+NO_OPTIONS = ("binary_data_output", "content_type")
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,14 @@ OUTPUTS = {
     EXPLANATION: Tensor("FP32", (-1, -1, -1, -1)),
 }
 DEFAULT_OUTPUTS = ("probabilities", "logits", "class")
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output's little-endian data, and its shape."""
+
+    data: bytes
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -86,114 +93,100 @@ def metadata(name: str, version: str) -> dict[str, Any]:
     }
 
 
-def read_inference(body: bytes, header_length: str) -> Inference:
-    """Read a request, whose JSON ends after `header_length` bytes, if given. Raises `RefusedError`."""
-    end = len(body) if not header_length else _length(header_length, len(body))
-    try:
-        content = orjson.loads(body[:end])
-    except orjson.JSONDecodeError as error:
-        raise RefusedError(400, "The body is not valid JSON.", "json_invalid", "body") from error
+def read_content(content: Any, tail: memoryview, binary: bool = False) -> Inference:
+    """Read a request: its JSON, and the binary data of its input, if any. Raises `RefusedError`.
+
+    `binary` says whether outputs are binary if the request does not say it.
+    """
     if not isinstance(content, dict):
-        raise _invalid("The body must be a JSON object.", "body")
+        raise invalid("The body must be a JSON object.", "body")
     parameters = _object(content.get("parameters", {}), "parameters")
-    images = _images(content.get("inputs"), memoryview(body)[end:])
-    outputs = _outputs(content.get("outputs") or [], bool(parameters.get("binary_data_output", False)))
-    options = {name: _text(name, value) for name, value in parameters.items() if name != "binary_data_output"}
+    images = _images(content.get("inputs"), tail)
+    outputs = _outputs(content.get("outputs") or [], bool(parameters.get("binary_data_output", binary)))
+    options = {name: _text(name, value) for name, value in parameters.items() if name not in NO_OPTIONS}
     if options and EXPLANATION not in outputs:
         name = min(options)
         raise RefusedError(400, f"{name!r} has no meaning without the output 'explanation'.", "option_misplaced", name)
     if "," in options.get("method", "") or options.get("target") == "all":
-        raise _invalid("The output 'explanation' holds one map of one method for each image.", "parameters")
+        raise invalid("The output 'explanation' holds one map of one method for each image.", "parameters")
     return Inference(_text("id", content.get("id", "")), images, outputs, options)
 
 
-def write_answers(
-    inference: Inference, name: str, version: str, bodies: Sequence[bytes]
-) -> tuple[bytes, dict[str, str]]:
-    """The body and the headers of the response.
-
-    `bodies` are the JSON answers to `Inference.questions`, in order.
-    """
+def write_outputs(inference: Inference, bodies: Sequence[bytes]) -> dict[str, Output]:
+    """The outputs by name. `bodies` are the JSON answers to `Inference.questions`, in order."""
     answers = [orjson.loads(body) for body in bodies]
     verbs = list(inference.verbs)
     starts = range(0, len(answers), len(verbs))
     rows = [_row(verbs, answers[start : start + len(verbs)]) for start in starts]
-    outputs, tail = [], b""
-    for output, binary in inference.outputs.items():
-        data, shape = _tensor(output, rows)
-        head = {"name": output, "datatype": OUTPUTS[output].datatype, "shape": shape}
-        if binary:
-            outputs.append({**head, "parameters": {"binary_data_size": len(data)}})
-            tail += data
-        elif len(data) > MAX_JSON:
-            message = f"The output {output!r} is too large for JSON; ask for it with 'binary_data'."
-            raise _invalid(message, "outputs")
-        else:
-            outputs.append({**head, "data": _numbers(data) if output != "class" else [_code(row) for row in rows]})
-    content = {"model_name": name, "model_version": version, "outputs": outputs}
-    if inference.identity:
-        content["id"] = inference.identity
-    body = orjson.dumps(content)
-    if not any(inference.outputs.values()):
-        return body, {"Content-Type": JSON}
-    return body + tail, {"Content-Type": OCTETS, HEADER_LENGTH: str(len(body))}
+    return {output: _output(output, rows) for output in inference.outputs}
 
 
-def _length(text: str, largest: int) -> int:
-    # Python refuses to convert thousands of digits.
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= largest):
-        raise _invalid(f"{HEADER_LENGTH} must be a number of bytes of the body.", HEADER_LENGTH)
-    return int(text)
+def elements(data: memoryview | bytes) -> Iterator[bytes]:
+    """The elements of binary data of the type BYTES: each has four bytes of length before it."""
+    position = 0
+    while position < len(data):
+        if position + 4 > len(data):
+            raise invalid("The binary data ends within a length.", "data")
+        (length,) = struct.unpack_from("<I", data, position)
+        position += 4
+        if position + length > len(data):
+            raise invalid("The binary data ends within an element.", "data")
+        yield bytes(data[position : position + length])
+        position += length
+
+
+def joined(items: Iterable[bytes]) -> bytes:
+    """Binary data of the type BYTES."""
+    return b"".join(struct.pack("<I", len(item)) + item for item in items)
+
+
+def numbers(data: bytes) -> list[float]:
+    """Binary data of the type FP32 as numbers."""
+    values = array("f")
+    values.frombytes(data)
+    return values.tolist()
+
+
+def invalid(message: str, field: str) -> RefusedError:
+    """The error of a request that breaks the protocol."""
+    return RefusedError(400, message, "tensor_invalid", field)
 
 
 def _images(inputs: Any, tail: memoryview) -> tuple[bytes, ...]:
     if not isinstance(inputs, list) or len(inputs) != 1:
-        raise _invalid(f"The request needs one input, {INPUT!r}.", "inputs")
+        raise invalid(f"The request needs one input, {INPUT!r}.", "inputs")
     tensor = _object(inputs[0], "inputs")
     if tensor.get("name") != INPUT:
-        raise _invalid(f"The input's name is {INPUT!r}.", "inputs")
+        raise invalid(f"The input's name is {INPUT!r}.", "inputs")
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not shape or not all(type(side) is int and side > 0 for side in shape):
-        raise _invalid("The input's shape must be a list of positive numbers.", "shape")
+        raise invalid("The input's shape must be a list of positive numbers.", "shape")
     if shape[0] > MAX_IMAGES:
         raise RefusedError(400, f"A request has at most {MAX_IMAGES} images.", "images_invalid", "shape")
     size = _object(tensor.get("parameters", {}), "parameters").get("binary_data_size")
     if size is not None and size != len(tail):
-        raise _invalid("'binary_data_size' is not the number of bytes behind the JSON.", "binary_data_size")
+        raise invalid("'binary_data_size' is not the number of bytes behind the JSON.", "binary_data_size")
     match tensor.get("datatype"):
         case "BYTES":
-            files = _files(tensor.get("data")) if size is None else tuple(_elements(tail))
-            if [len(files)] != shape:
-                raise _invalid(f"The shape says {shape}, the data holds {len(files)} images.", "shape")
+            files = _files(tensor.get("data")) if size is None else tuple(elements(tail))
+            # MLServer's codecs send strings as one column.
+            if shape not in ([len(files)], [len(files), 1]):
+                raise invalid(f"The shape says {shape}, the data holds {len(files)} images.", "shape")
             return files
         case "UINT8":
             pixels = _pixels(tensor.get("data")) if size is None else bytes(tail)
             return tuple(_bitmaps(pixels, shape))
-    raise _invalid(f"The input's datatype is BYTES or UINT8, not {str(tensor.get('datatype'))[:20]!r}.", "datatype")
+    raise invalid(f"The input's datatype is BYTES or UINT8, not {str(tensor.get('datatype'))[:20]!r}.", "datatype")
 
 
 def _files(data: Any) -> tuple[bytes, ...]:
     """Image files in JSON: base64, because JSON holds no bytes."""
     if not isinstance(data, list) or not all(isinstance(item, str) for item in data):
-        raise _invalid("'data' must be a list of base64 strings.", "data")
+        raise invalid("'data' must be a list of base64 strings.", "data")
     try:
         return tuple(base64.b64decode(item, validate=True) for item in data)
     except ValueError as error:
         raise RefusedError(400, "'data' is not valid base64.", "base64_invalid", "data") from error
-
-
-def _elements(tail: memoryview) -> Iterator[bytes]:
-    """Binary elements: each has four bytes of length before it."""
-    position = 0
-    while position < len(tail):
-        if position + 4 > len(tail):
-            raise _invalid("The binary data ends within a length.", "data")
-        (length,) = struct.unpack_from("<I", tail, position)
-        position += 4
-        if position + length > len(tail):
-            raise _invalid("The binary data ends within an element.", "data")
-        yield bytes(tail[position : position + length])
-        position += length
 
 
 def _pixels(data: Any) -> bytes:
@@ -203,13 +196,13 @@ def _pixels(data: Any) -> bytes:
             data = [value for part in data for value in part]
         return bytes(data)
     except (TypeError, ValueError, KeyError) as error:
-        raise _invalid("'data' must be numbers from 0 to 255.", "data") from error
+        raise invalid("'data' must be numbers from 0 to 255.", "data") from error
 
 
 def _bitmaps(pixels: bytes, shape: Sequence[int]) -> Iterator[bytes]:
     """RGB images `[N, H, W, 3]` as uncompressed files."""
     if len(shape) != 4 or shape[3] != 3 or math.prod(shape) != len(pixels):
-        raise _invalid(f"{len(pixels)} numbers are not pixels of the shape [N, H, W, 3]; it says {shape}.", "shape")
+        raise invalid(f"{len(pixels)} numbers are not pixels of the shape [N, H, W, 3]; it says {shape}.", "shape")
     size = math.prod(shape[1:])
     for start in range(0, len(pixels), size):
         file = BytesIO()
@@ -219,7 +212,7 @@ def _bitmaps(pixels: bytes, shape: Sequence[int]) -> Iterator[bytes]:
 
 def _outputs(outputs: Any, binary: bool) -> dict[str, bool]:
     if not isinstance(outputs, list):
-        raise _invalid("'outputs' must be a list.", "outputs")
+        raise invalid("'outputs' must be a list.", "outputs")
     asked: dict[str, bool] = {}
     for item in outputs:
         output = _object(item, "outputs")
@@ -234,7 +227,7 @@ def _outputs(outputs: Any, binary: bool) -> dict[str, bool]:
 
 def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _invalid(f"{name!r} must hold JSON objects.", name)
+        raise invalid(f"{name!r} must hold JSON objects.", name)
     return value
 
 
@@ -242,10 +235,6 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
     raise RefusedError(400, f"{name[:40]!r} must be text or a number.", "parameter_invalid", name)
-
-
-def _invalid(message: str, field: str) -> RefusedError:
-    return RefusedError(400, message, "tensor_invalid", field)
 
 
 def _row(verbs: Sequence[str], answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -256,23 +245,21 @@ def _row(verbs: Sequence[str], answers: Sequence[Mapping[str, Any]]) -> dict[str
     return row
 
 
-def _tensor(output: str, rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, list[int]]:
-    """The little-endian data of an output, and its shape."""
+def _output(output: str, rows: Sequence[Mapping[str, Any]]) -> Output:
     count = len(rows)
     match output:
         case "class":
-            codes = [_code(row).encode() for row in rows]
-            return b"".join(struct.pack("<I", len(code)) + code for code in codes), [count]
+            return Output(joined(str(row["prediction"]["code"]).encode() for row in rows), (count,))
         case "probabilities":
-            return _floats(value for row in rows for value in row["probabilities"].values()), [count, 9]
+            return Output(_floats(value for row in rows for value in row["probabilities"].values()), (count, 9))
         case "logits" | "embedding":
-            return _floats(value for row in rows for value in row[output]), [count, len(rows[0][output])]
+            return Output(_floats(value for row in rows for value in row[output]), (count, len(rows[0][output])))
     maps = [_attribution(item) for row in rows for item in row[output]]
     if len({tuple(shape) for _, shape in maps}) > 1:
-        raise _invalid("The maps have several shapes; send these images one by one.", "outputs")
+        raise invalid("The maps have several shapes; send these images one by one.", "outputs")
     height, width = maps[0][1][-2:]
     channels = len(maps) // count if output == "cam" else math.prod(maps[0][1][:-2])
-    return b"".join(data for data, _ in maps), [count, channels, height, width]
+    return Output(b"".join(data for data, _ in maps), (count, channels, height, width))
 
 
 def _attribution(explanation: Mapping[str, Any]) -> tuple[bytes, list[int]]:
@@ -282,16 +269,5 @@ def _attribution(explanation: Mapping[str, Any]) -> tuple[bytes, list[int]]:
     return base64.b64decode(attribution["data"]), attribution["shape"]
 
 
-def _code(row: Mapping[str, Any]) -> str:
-    return str(row["prediction"]["code"])
-
-
 def _floats(values: Iterator[float]) -> bytes:
-    numbers = array("f", values)
-    return numbers.tobytes()
-
-
-def _numbers(data: bytes) -> list[float]:
-    numbers = array("f")
-    numbers.frombytes(data)
-    return numbers.tolist()
+    return array("f", values).tobytes()

@@ -1,4 +1,5 @@
-"""The web page: the files of web/, the reports of docs/evaluation/ and the API's description, on the API's own origin.
+"""The web page: the files of web/, the reports of docs/evaluation/, the API's description and its Swagger UI, on the
+API's own origin.
 
 They are read once, at the start, so no request reaches the file system. They hold nothing secret and need no token; the
 page asks its visitor for it when it calls the API.
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
+from swagger_ui_bundle import swagger_ui_path
 
 from serving.gateway.settings import ROOT
 
@@ -20,9 +22,14 @@ DESCRIPTION = ROOT / "docs" / "openapi.json"
 # The page's screens have addresses of their own and are all drawn by index.html.
 SCREENS = ("/", "/compare", "/model", "/tissues", "/server")
 SUFFIXES = (".css", ".js", ".json", ".png", ".svg")
+SWAGGER = Path(swagger_ui_path)
+SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
+POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+# No markup is created from strings.
+STRICT = POLICY + "require-trusted-types-for 'script'; trusted-types 'none'"
+# Swagger UI creates markup from the description's Markdown, and its stylesheet holds pictures.
+SWAGGER_POLICY = POLICY + "img-src 'self' data:"
 HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -38,6 +45,11 @@ class Page:
 
     body: bytes
     content_type: str
+    policy: str = STRICT
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {**HEADERS, "Content-Security-Policy": self.policy, "Content-Type": self.content_type}
 
     @property
     def etag(self) -> str:
@@ -59,22 +71,25 @@ def _pages() -> Iterator[tuple[str, Page]]:
         if path.suffix in SUFFIXES:
             yield f"/{path.relative_to(WEB).as_posix()}", _read(path)
     yield "/openapi.json", _read(DESCRIPTION)
+    yield "/docs", _read(WEB / "docs.html", SWAGGER_POLICY)
+    for name in SWAGGER_FILES:
+        yield f"/docs/{name}", _read(SWAGGER / name)
     for path in REPORTS.glob("*.json"):
         yield f"/reports/{path.name}", _read(path)
 
 
-def _read(path: Path) -> Page:
+def _read(path: Path, policy: str = STRICT) -> Page:
     kind = mimetypes.types_map[path.suffix]
-    return Page(path.read_bytes(), kind if kind.startswith("image/") else f"{kind}; charset=utf-8")
+    return Page(path.read_bytes(), kind if kind.startswith("image/") else f"{kind}; charset=utf-8", policy)
 
 
 def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def serve(request: web.Request) -> web.Response:
         known = {item.value for item in request.if_none_match or ()}
         if page.etag in known:
-            response = web.Response(status=304, headers=HEADERS)
+            response = web.Response(status=304, headers=page.headers)
         else:
-            response = web.Response(body=page.body, headers={**HEADERS, "Content-Type": page.content_type})
+            response = web.Response(body=page.body, headers=page.headers)
         response.etag = page.etag
         return response
 

@@ -73,9 +73,9 @@ def request_id(sent: str | None) -> str:
     return sent if sent and PLAIN_ID.fullmatch(sent) else str(uuid.uuid4())
 
 
-def require_token(token: str, path: str, authorization: bytes) -> None:
-    """Raise `RefusedError` if a server with a token gets another one, or none, for a path that is not open."""
-    if token and path not in OPEN_PATHS and not hmac.compare_digest(authorization, f"Bearer {token}".encode()):
+def require_token(token: str, authorization: bytes) -> None:
+    """Raise `RefusedError` if a server with a token gets another one, or none."""
+    if token and not hmac.compare_digest(authorization, f"Bearer {token}".encode()):
         raise RefusedError(HTTPStatus.UNAUTHORIZED, "The header Authorization must hold the server's token.")
 
 

@@ -28,6 +28,7 @@ class Settings:
     edge_address: str = "http://127.0.0.1:8080"
     edge_certificate_file: Path | None = None
     edge_private_key_file: Path | None = None
+    edge_grpc_port: int = 8001
     edge_rate_limit: float = 0
     edge_rate_burst: int = 20
     edge_read_timeout: float = 60

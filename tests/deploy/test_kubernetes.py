@@ -158,22 +158,22 @@ def test_selectors_match_the_pods() -> None:
     assert read("autoscaling/pod-monitor.yaml")["spec"]["selector"]["matchLabels"] == NAME
 
 
-def test_everything_asks_the_edges_port(container: dict[str, Any]) -> None:
-    (port,) = container["ports"]
-    edge = urlsplit(read_properties(ROOT / "config.properties")["edge_address"]).port
-    assert port["containerPort"] == edge
-    assert f"EXPOSE {edge}\n" in (ROOT / "Dockerfile").read_text()
-    assert container["livenessProbe"]["httpGet"]["port"] == port["name"]
-    assert [item["targetPort"] for item in read("base/service.yaml")["spec"]["ports"]] == [port["name"]]
-    assert [item["port"] for item in read("autoscaling/pod-monitor.yaml")["spec"]["podMetricsEndpoints"]] == [
-        port["name"]
-    ]
+def test_everything_asks_the_edges_ports(container: dict[str, Any]) -> None:
+    settings = read_properties(ROOT / "config.properties")
+    edge, grpc = urlsplit(settings["edge_address"]).port, int(settings["edge_grpc_port"])
+    # KServe exposes the first one as port 80.
+    assert container["ports"] == [{"name": "http", "containerPort": edge}, {"name": "grpc", "containerPort": grpc}]
+    assert f"EXPOSE {edge} {grpc}\n" in (ROOT / "Dockerfile").read_text()
+    assert container["livenessProbe"]["httpGet"]["port"] == "http"
+    ports = read("base/service.yaml")["spec"]["ports"]
+    assert [(item["port"], item["targetPort"]) for item in ports] == [(80, "http"), (grpc, "grpc")]
+    assert [item["port"] for item in read("autoscaling/pod-monitor.yaml")["spec"]["podMetricsEndpoints"]] == ["http"]
 
 
 def test_only_the_edge_can_be_reached_and_the_server_reaches_nobody(container: dict[str, Any]) -> None:
     policy = read("base/network-policy.yaml")["spec"]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
-    assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": container["ports"][0]["name"]}]}]
+    assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": item["name"]} for item in container["ports"]]}]
     assert policy["egress"] == []
 
 

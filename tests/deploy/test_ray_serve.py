@@ -20,12 +20,13 @@ from PIL import Image
 from ray import serve
 from ray.cluster_utils import Cluster
 
-from deploy.ray.serve import MAX_REQUEST_SIZE, NAME, application, start
+from deploy.ray.serve import MAX_REQUEST_SIZE, NAME, application, grpc_front, start
 from serving.gateway.settings import ROOT, Settings, read_properties
 from serving.ports import free_ports
 from serving.supervisor import TorchServe
 from tests.conftest import Pixels
 from tests.support.clients import ask_through
+from tests.support.edge import in_thread
 
 PAGE = "https://page.example"
 TOKEN = {"Authorization": "Bearer token"}
@@ -41,6 +42,14 @@ def url(cluster: Cluster, archive: Any) -> Iterator[str]:
     settings = Settings(cors_allowed_origin=(PAGE,))
     yield start(application(archive, replicas=(2, 2), token="token", settings=settings), "127.0.0.1", port)
     serve.delete(NAME)
+
+
+@pytest.fixture(scope="module")
+def grpc_address(url: str, archive: Any) -> Iterator[str]:
+    """The same pools over gRPC."""
+    settings = Settings(edge_grpc_port=free_ports(1)[0])
+    with in_thread([grpc_front(archive, "127.0.0.1", "token", settings)]):
+        yield f"127.0.0.1:{settings.edge_grpc_port}"
 
 
 def replicas(name: str) -> list[psutil.Process]:
@@ -140,6 +149,13 @@ def test_a_stranger_gets_a_sign_of_life_and_no_answer(url: str) -> None:
     assert requests.get(f"{url}/ping", timeout=60).json() == {"status": "Healthy"}
 
 
+def test_a_plain_id_is_kept_and_another_is_replaced(url: str) -> None:
+    for sent, kept in (("slide-7", True), ("a b", False), ("x" * 65, False)):
+        found = requests.get(f"{url}/ping", headers={"X-Request-Id": sent}, timeout=60).headers["X-Request-Id"]
+        assert (found == sent) == kept
+        assert kept or uuid.UUID(found)
+
+
 def test_a_page_of_an_allowed_origin_may_call(url: str) -> None:
     headers = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
     preflight = requests.options(f"{url}/predictions/pathmnist", headers=headers, timeout=60)
@@ -184,18 +200,27 @@ def test_several_images_are_answered_in_order(url: str, tiles: Pixels, encode: C
     assert results[3]["error"]["code"] == "image_unreadable"
 
 
-def test_tritons_and_kserves_clients_get_the_same_numbers(url: str, tmp_path: Path) -> None:
+def test_tritons_and_kserves_clients_get_the_same_numbers(url: str, grpc_address: str, tmp_path: Path) -> None:
     files = [tmp_path / f"{number:02}.png" for number in range(64)]
     for file in files:
         file.write_bytes(TILE)
     expected = requests.post(f"{url}/predictions/pathmnist", data=TILE, headers=TOKEN, timeout=60).json()["logits"]
     by_triton = ask_through("triton_client.py", url.removeprefix("http://"), *files, token="token")
     by_kserve = ask_through("kserve_client.py", url, *files, token="token")
+    by_triton_grpc = ask_through("triton_grpc_client.py", grpc_address, *files, token="token")
+    by_kserve_grpc = ask_through("kserve_grpc_client.py", grpc_address, *files, token="token")
     for way in ("1 binary", "8 JSON", "64 binary", "64 JSON"):
         count = int(way.split()[0])
         for found in (by_triton["answers"][way]["logits"], by_kserve["answers"][way]):
             assert np.shape(found) == (count, 9)
             assert np.abs(np.array(found) - expected).max() < 1e-4
+    for answers in (by_triton_grpc["answers"], by_kserve_grpc["answers"]):
+        for way, answer in answers.items():
+            logits = np.array(answer["logits"] if isinstance(answer, dict) else answer)
+            assert logits.shape == (int(way.split()[0]), 9)
+            assert np.abs(logits - expected).max() < 1e-4
+    assert by_triton_grpc["error"].startswith("StatusCode.INVALID_ARGUMENT image_unreadable: image 1: ")
+    assert "INVALID_ARGUMENT image_unreadable: image 0: " in by_kserve_grpc["error"]
     assert by_triton["error"].startswith("415 image_unreadable: image 1: ")
     assert "image_unreadable" in by_kserve["error"]
     assert np.abs(np.array(by_kserve["predictions"]) - expected).max() < 1e-4

@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 from handler.api.render import display_size
-from loadtest.answers import CODES, MAP_SIDE, Ledger, fault, map_size, refusal
+from handler.classes import CODES
+from loadtest.answers import Expected, Ledger, fault, map_size, read_expected, refusal
+from serving.supervisor import TorchServe
 
 REQUEST_ID = str(uuid.UUID(int=1))
+EXPECTED, SIZE = Expected(CODES, 224), (224, 224)
 
 
 def picture(width: int = 224, height: int = 224) -> str:
@@ -29,10 +32,14 @@ def answer() -> dict[str, Any]:
     return {"probabilities": shares, "prediction": prediction, "explanations": [explanation]}
 
 
+def test_what_is_expected_is_the_servers_own_word(server: TorchServe) -> None:
+    assert read_expected(server.url) == EXPECTED
+
+
 def test_a_right_answer_has_no_fault(answer: dict[str, Any]) -> None:
-    assert fault(answer, REQUEST_ID, "gradcam") is None
+    assert fault(EXPECTED, answer, REQUEST_ID, "gradcam", SIZE) is None
     del answer["explanations"]
-    assert fault(answer, REQUEST_ID, None) is None
+    assert fault(EXPECTED, answer, REQUEST_ID, None, SIZE) is None
 
 
 @pytest.mark.parametrize(
@@ -41,23 +48,23 @@ def test_a_right_answer_has_no_fault(answer: dict[str, Any]) -> None:
 def test_pictures_have_the_aspect_of_their_tile(
     answer: dict[str, Any], size: tuple[int, int], pictures: tuple[int, int]
 ) -> None:
-    assert fault(answer, REQUEST_ID, "gradcam", size) == "heatmap has another size"
+    assert fault(EXPECTED, answer, REQUEST_ID, "gradcam", size) == "heatmap has another size"
     for name in ("heatmap", "overlay"):
         answer["explanations"][0][name] = picture(*pictures)
-    assert fault(answer, REQUEST_ID, "gradcam", size) is None
+    assert fault(EXPECTED, answer, REQUEST_ID, "gradcam", size) is None
 
 
 @pytest.mark.parametrize("size", [(224, 224), (300, 200), (28, 28), (16, 4096), (1000, 999), (333, 224)])
 def test_the_expected_size_is_the_servers(size: tuple[int, int]) -> None:
-    assert map_size(size) == display_size(*size, MAP_SIDE)
+    assert map_size(size, 224) == display_size(*size, 224)
 
 
 @pytest.mark.parametrize(
     ("place", "value", "reason"),
     [
         (("probabilities", "TUM"), 0.7, "probabilities do not sum to 1"),
-        (("probabilities", "XYZ"), 0.0, "classes are not the nine"),
-        (("prediction", "class_id"), 7, "classes are not the nine"),
+        (("probabilities", "XYZ"), 0.0, "classes are not the server's"),
+        (("prediction", "class_id"), 7, "classes are not the server's"),
         (("prediction", "probability"), 0.5, "predicted class has another probability"),
         (
             ("prediction",),
@@ -78,15 +85,16 @@ def test_each_fault_has_its_reason(answer: dict[str, Any], place: tuple[Any, ...
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
-    assert fault(changed, REQUEST_ID, "gradcam") == reason
+    assert fault(EXPECTED, changed, REQUEST_ID, "gradcam", SIZE) == reason
 
 
 def test_an_answer_without_a_request_id_is_wrong(answer: dict[str, Any]) -> None:
-    assert fault(answer, None, "gradcam") == fault(answer, "abc", "gradcam") == "request id is missing"
+    for identity in (None, "abc"):
+        assert fault(EXPECTED, answer, identity, "gradcam", SIZE) == "request id is missing"
 
 
 def test_a_map_nobody_asked_for_is_wrong(answer: dict[str, Any]) -> None:
-    assert fault(answer, REQUEST_ID, None) == "explanation was not requested"
+    assert fault(EXPECTED, answer, REQUEST_ID, None, SIZE) == "explanation was not requested"
 
 
 def test_a_refusal_is_named_by_status_and_code() -> None:

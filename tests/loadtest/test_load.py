@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.answers import CODES
+from handler.classes import CODES
 from serving.supervisor import ROOT, TorchServe
 
 NAMES = ("predict", "gradcam", "integrated_gradients")
@@ -73,9 +73,15 @@ def lying_server() -> Iterator[Liar]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self) -> None:
+                self.respond({"classes": [{"code": code} for code in CODES], "options": {"size": {"default": 224}}})
+
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
-                body = json.dumps(answer(self.client_address[1])).encode()
+                self.respond(answer(self.client_address[1]))
+
+            def respond(self, content: dict[str, Any]) -> None:
+                body = json.dumps(content).encode()
                 self.send_response(200)
                 self.send_header("X-Request-Id", str(uuid.uuid4()))
                 self.send_header("Content-Length", str(len(body)))

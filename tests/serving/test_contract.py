@@ -1,12 +1,15 @@
 """The server is what `/openapi.json` says."""
 
+import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import jsonschema_rs
 import pytest
 import requests
 
-from export.contract import openapi
+from export.contract import openapi, table
 from handler.classes import CODES
 from handler.explain.registry import METHODS
 from serving.supervisor import ROOT, TILE, TorchServe
@@ -21,9 +24,9 @@ def tools() -> Path:
 
 
 def test_the_description_is_of_this_code(server: TorchServe) -> None:
-    assert requests.get(f"{server.url}/openapi.json", timeout=10).json() == openapi(), (
-        "python -m export.contract --output docs/openapi.json"
-    )
+    hint = "python -m export.contract --output docs/openapi.json"
+    assert requests.get(f"{server.url}/openapi.json", timeout=10).json() == openapi(), hint
+    assert requests.get(f"{server.url}/contract.json", timeout=10).json() == table(), hint
 
 
 def test_generated_requests_get_described_responses(tools: Path, short_tempered: TorchServe, tmp_path: Path) -> None:
@@ -52,10 +55,26 @@ def test_a_generated_client_classifies_and_explains(tools: Path, server: TorchSe
     assert found == {"logits": answer["logits"], "methods": ["saliency", "saliency"], "licence": "MIT"}
 
 
+def test_a_response_that_is_not_described_fails_its_test(server: TorchServe) -> None:
+    """`described` in tests/conftest.py checks every response."""
+    response = requests.post(f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), timeout=60)
+    answer = response.json()
+    changed: list[dict[str, Any]] = [{**answer, "mood": "good"}, {**answer, "logits": [0.5]}, {"results": [{}]}]
+    for content in changed:
+        response._content = json.dumps(content).encode()
+        with pytest.raises(jsonschema_rs.ValidationError):
+            require_described(response)
+    response.status_code = 418
+    with pytest.raises(AssertionError, match="418"):
+        require_described(response)
+
+
 def test_the_model_describes_itself(server: TorchServe) -> None:
     about = requests.get(f"{server.url}/models/pathmnist", timeout=10).json()
-    require_described(about, "About")
     assert [item["code"] for item in about["classes"]] == list(CODES)
     assert [item["name"] for item in about["methods"]] == list(METHODS)
+    assert {item["name"] for item in about["methods"] if item["same_as"]} == {"hirescam", "xgradcam"}
+    assert len({item["colour"] for item in about["classes"]}) == len(CODES)
+    assert about.items() >= table().items()
     answer = requests.post(f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), timeout=60).json()
     assert {**about["model"], "engine": answer["model"]["engine"]} == answer["model"]

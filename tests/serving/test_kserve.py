@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import requests
 
-from serving.gateway.open_inference import HEADER_LENGTH, OUTPUTS
+from serving.gateway.open_inference import OUTPUTS
+from serving.gateway.open_inference_http import HEADER_LENGTH
 from serving.supervisor import TILE, TorchServe
 from tests.support.answers import raw_map
-from tests.support.clients import ask_through
+from tests.support.clients import MLSERVER, ask_through
 from tests.support.images import Encode
 from training.data import PathMNIST
 
@@ -52,10 +53,24 @@ def assert_equal(found: Any, expected: Any, tolerance: float = 1e-4) -> None:
     assert np.abs(np.array(found) - np.array(expected)).max() < tolerance * max(1, np.abs(expected).max())
 
 
-def test_tritons_client_gets_the_same_numbers(
-    server: TorchServe, files: list[Path], expected: list[dict[str, Any]], by_triton: dict[str, Any]
+@pytest.fixture(scope="module")
+def by_triton_grpc(server: TorchServe, files: list[Path]) -> dict[str, Any]:
+    return ask_through("triton_grpc_client.py", server.open_inference_address, *files)
+
+
+@pytest.fixture(scope="module")
+def alone(server: TorchServe, files: list[Path]) -> dict[str, Any]:
+    """The answer to the first file in a request of its own."""
+    response = requests.post(f"{server.url}/predictions/pathmnist", data=files[0].read_bytes(), timeout=60)
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+@pytest.mark.parametrize("protocol", ["by_triton", "by_triton_grpc"])
+def test_tritons_clients_get_the_same_numbers(
+    protocol: str, expected: list[dict[str, Any]], alone: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
-    found = by_triton
+    found = request.getfixturevalue(protocol)
     assert found["ready"] == [True, True, True]
     assert {item["name"]: item["datatype"] for item in found["metadata"]["outputs"]} == {
         name: tensor.datatype for name, tensor in OUTPUTS.items()
@@ -67,23 +82,41 @@ def test_tritons_client_gets_the_same_numbers(
         assert_equal(answer["embedding"], [row["embedding"] for row in rows])
         assert_equal(answer["cam"], [[raw_map(item) for item in row["explanations"]] for row in rows])
         assert answer["class"] == [row["prediction"]["code"] for row in rows]
-    alone = requests.post(f"{server.url}/predictions/pathmnist", data=files[0].read_bytes(), timeout=60).json()
-    for way in ("1 binary", "1 JSON"):
-        assert_equal(found["answers"][way]["logits"], [alone["logits"]], tolerance=1e-6)
+        if len(rows) == 1:
+            assert_equal(answer["logits"], [alone["logits"]], tolerance=1e-6)
     for way in ("pixels", "compressed"):
         assert_equal(found[way]["logits"], [row["logits"] for row in expected[:8]])
-    assert found["error"].startswith("415 image_unreadable: image 1: ")
 
 
-def test_tritons_client_gets_the_map_of_explanations(
-    server: TorchServe, files: list[Path], by_triton: dict[str, Any]
+def test_tritons_clients_get_their_errors_with_the_servers_code(
+    by_triton: dict[str, Any], by_triton_grpc: dict[str, Any]
 ) -> None:
-    found = by_triton["explanation"]
+    assert by_triton["error"].startswith("415 image_unreadable: image 1: ")
+    assert by_triton_grpc["error"].startswith("StatusCode.INVALID_ARGUMENT image_unreadable: image 1: ")
+
+
+@pytest.mark.parametrize("protocol", ["by_triton", "by_triton_grpc"])
+def test_tritons_clients_get_the_map_of_explanations(
+    protocol: str, server: TorchServe, files: list[Path], request: pytest.FixtureRequest
+) -> None:
+    found = request.getfixturevalue(protocol)["explanation"]
     options = {"method": "saliency", "target": "TUM", "return": "raw"}
     response = requests.post(
         f"{server.url}/explanations/pathmnist", data=files[0].read_bytes(), params=options, timeout=60
     )
     assert_equal(np.squeeze(found["explanation"]), np.squeeze(raw_map(response.json()["explanations"][0])))
+
+
+def test_kserves_grpc_client_gets_the_same_numbers(
+    server: TorchServe, files: list[Path], expected: list[dict[str, Any]], alone: dict[str, Any]
+) -> None:
+    found = ask_through("kserve_grpc_client.py", server.open_inference_address, *files)
+    assert found["ready"] == [True, True, True]
+    for way, answer in found["answers"].items():
+        assert_equal(answer, [row["logits"] for row in expected[: int(way.split()[0])]])
+    for way in ("1 raw", "1 typed"):
+        assert_equal(found["answers"][way], [alone["logits"]], tolerance=1e-6)
+    assert found["error"].startswith("StatusCode.INVALID_ARGUMENT image_unreadable: image 0: ")
 
 
 def test_kserves_client_gets_the_same_numbers_by_both_protocols(
@@ -98,6 +131,21 @@ def test_kserves_client_gets_the_same_numbers_by_both_protocols(
     assert_equal(found["predictions"], logits[:8])
     assert found["explanations"] == ["gradcam"]
     assert "image_unreadable" in found["error"]
+
+
+def test_mlservers_types_hold_the_same_numbers(
+    server: TorchServe, files: list[Path], expected: list[dict[str, Any]], alone: dict[str, Any]
+) -> None:
+    found = ask_through("mlserver_client.py", server.url, *files, environment=MLSERVER)
+    assert (found["server"], found["model"]) == ("pathmnist-xai", [alone["model"]["version"]])
+    for count, answer in found["answers"].items():
+        rows = expected[: int(count)]
+        assert answer["id"] == "slide"
+        assert_equal(answer["logits"], [row["logits"] for row in rows])
+        assert answer["class"] == [row["prediction"]["code"] for row in rows]
+    assert_equal(found["answers"]["1"]["logits"], [alone["logits"]], tolerance=1e-6)
+    assert (found["pixels"], found["explanation"]) == ([2, 9], [1, 3, 224, 224])
+    assert found["error"].startswith("image_unreadable: image 0: ")
 
 
 def tensor(**changes: Any) -> dict[str, Any]:

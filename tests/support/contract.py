@@ -1,20 +1,48 @@
-"""Checks responses against the description of the API."""
+"""Checks responses against the description of the API, docs/openapi.json."""
 
 import json
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
-from jsonschema import Draft202012Validator
+import jsonschema_rs
+import requests
 
+from serving.gateway.policy import JSON, REQUEST_ID
 from serving.supervisor import ROOT
 
 
+def require_described(response: requests.Response) -> None:
+    """Raise `AssertionError` or `ValidationError` if the description has this operation, and not this response.
+
+    Responses of other servers have no request id.
+    """
+    operation = (urlsplit(response.url).path, str(response.request.method).lower())
+    if REQUEST_ID not in response.headers or operation not in _operations():
+        return
+    statuses = _operations()[operation]
+    assert str(response.status_code) in statuses, f"{operation} has no status {response.status_code}"
+    kind = response.headers.get("Content-Type", "").split(";")[0]
+    contents = statuses[str(response.status_code)]["content"]
+    assert kind in contents, f"{operation} has no {kind} with status {response.status_code}"
+    if kind == JSON:
+        _validator(*operation, str(response.status_code)).validate(response.json())
+
+
 @cache
-def _validator(name: str) -> Draft202012Validator:
-    description = json.loads((ROOT / "docs" / "openapi.json").read_text())
-    return Draft202012Validator({"$ref": f"#/components/schemas/{name}", "components": description["components"]})
+def _description() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((ROOT / "docs" / "openapi.json").read_text())
+    return content
 
 
-def require_described(content: Any, name: str) -> None:
-    """Raise `jsonschema.ValidationError` unless the JSON is what `docs/openapi.json` calls by this name."""
-    _validator(name).validate(content)
+@cache
+def _operations() -> dict[tuple[str, str], dict[str, Any]]:
+    """The responses of each operation by status."""
+    paths = _description()["paths"].items()
+    return {(path, method): item["responses"] for path, methods in paths for method, item in methods.items()}
+
+
+@cache
+def _validator(path: str, method: str, status: str) -> Any:
+    schema = _operations()[path, method][status]["content"][JSON]["schema"]
+    return jsonschema_rs.Draft202012Validator({**schema, "components": _description()["components"]})

@@ -70,6 +70,7 @@ def gateway(server: TorchServe, model_store: Path, tmp_path: Path) -> Iterator[G
     url = free_addresses()["edge_address"]
     addresses = {
         "edge_address": url,
+        "edge_grpc_port": "0",
         "inference_address": server.inference_url,
         "metrics_address": server.metrics_url,
     }
@@ -92,7 +93,14 @@ class Visits:
     contexts: list[BrowserContext] = field(default_factory=list)
 
     def __call__(
-        self, path: str = "/", *, width: int = 1280, height: int = 900, dark: bool = False, url: str = ""
+        self,
+        path: str = "/",
+        *,
+        width: int = 1280,
+        height: int = 900,
+        dark: bool = False,
+        url: str = "",
+        heading: str = "main h1",
     ) -> Page:
         context = self.browser.new_context(
             viewport={"width": width, "height": height},
@@ -108,7 +116,7 @@ class Visits:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", self._read)
         page.goto((url or self.url) + path)
-        expect(page.locator("main h1").first).to_be_visible()
+        expect(page.locator(heading).first).to_be_visible()
         return page
 
     def _read(self, message: ConsoleMessage) -> None:

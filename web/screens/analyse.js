@@ -1,7 +1,8 @@
 /** Analyse: the first screen, then the result in its place. */
 
+import { CONTRACT } from "/contract.js";
 import { h, skeleton } from "/dom.js";
-import { exactPercent } from "/format.js";
+import { exactPercent, list, megabytes } from "/format.js";
 import { historyStrip } from "/history.js";
 import { chooseFile, paste } from "/intake.js";
 import { examples, evaluation, mistakes } from "/reports.js";
@@ -47,7 +48,7 @@ function showFirst(main) {
           "section",
           { class: "drop", "aria-label": "Choose a tile" },
           h("p", { class: "strong" }, "Drop a tile anywhere on this page"),
-          h("p", { class: "hint" }, "PNG, JPEG, TIFF, BMP or WebP, up to 16 MB. Best: 224 × 224 pixels at 20× (0.5 µm per pixel)."),
+          h("p", { class: "hint" }, requirements()),
           h(
             "p",
             { class: "actions" },
@@ -64,6 +65,13 @@ function showFirst(main) {
   );
   fillFigures(figures);
   fillExamples(tries);
+}
+
+/** What the server takes, and what a tile has to show. */
+function requirements() {
+  const { limits, field_of_view: view } = CONTRACT;
+  const best = `${view.pixels} × ${view.pixels} pixels at 20× (${view.micrometres_per_pixel} µm per pixel)`;
+  return `${list(limits.formats)}, up to ${megabytes(limits.max_request_bytes)}. Best: ${best}.`;
 }
 
 /** The model's accuracy, with its worst class. @param {HTMLElement} section */

@@ -16,7 +16,8 @@ const SECONDS = 3;
 /** @param {HTMLElement} main @returns {() => void} */
 export function server(main) {
   const body = h("div", {}, skeleton(8));
-  main.replaceChildren(h("h1", {}, "Server"), body);
+  const api = h("p", { class: "hint" }, h("a", { href: "/docs" }, "The API"), " and a form for each of its requests.");
+  main.replaceChildren(h("h1", {}, "Server"), api, body);
   /** @type {Snapshot | null} */
   let before = null;
   let isHere = true;

@@ -38,6 +38,33 @@ def test_the_log_has_a_line_of_json_for_each_request(server: TorchServe) -> None
     assert (unknown["status"], unknown["outcome"]) == (404, "not_found")
 
 
+@pytest.mark.parametrize(
+    ("path", "verb", "outcome"),
+    [
+        ("v2/models/pathmnist/infer", "predictions", "json_invalid"),
+        ("v2/models/pathmnist/versions/0.1/infer", "predictions", "not_found"),
+        ("v1/models/pathmnist:predict", "predictions", "json_invalid"),
+        ("v1/models/pathmnist:explain", "explanations", "json_invalid"),
+    ],
+)
+def test_a_request_of_kserves_protocols_that_is_refused_is_counted(
+    server: TorchServe, path: str, verb: str, outcome: str
+) -> None:
+    def count(status: int) -> float:
+        """Of the edge's metric."""
+        text = requests.get(f"{server.metrics_url}/metrics", timeout=30).text
+        name = f'pathmnist_request_seconds_count{{status="{status}",verb="{verb}"}}'
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+    identity = f"refused-{verb}-{len(path)}"
+    status = 404 if outcome == "not_found" else 400
+    before = count(status)
+    assert ask(server.url, path, b"{", headers={"X-Request-Id": identity}).status_code == status
+    (line,) = (line for line in lines(server.request_log) if line["request_id"] == identity)
+    assert (line["verb"], line["status"], line["outcome"]) == (verb, status, outcome)
+    assert count(status) == before + 1
+
+
 def test_no_image_and_no_map_is_in_the_log(server: TorchServe) -> None:
     ask(server.url, "explanations/pathmnist?method=gradcam&return=both")
     assert all(len(line) < 1000 for line in server.request_log.read_text().splitlines())
