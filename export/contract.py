@@ -12,6 +12,7 @@ from typing import Any
 
 from export.archive import MODEL_NAME
 from export.schemas import Schema, object_of, ref, schemas
+from handler.api.field import LARGEST, PLAUSIBLE, TILE_MICRONS, TOLERANCE
 from handler.api.image import FORMATS, ImageLimits
 from handler.api.options import (
     BUDGET,
@@ -19,6 +20,7 @@ from handler.api.options import (
     DTYPE,
     INCLUDABLE,
     METHOD_PARAMETERS,
+    MPP,
     PRESETS,
     RENDERING,
     RETURN,
@@ -40,10 +42,17 @@ VERSION = "1.0"
 PAGE = ROOT / "web" / "contract.json"
 JSON = "application/json"
 # What a tile has to show: PathMNIST's are 224 pixels at 0.5 micrometres, reduced to 28.
-FIELD_OF_VIEW = {"micrometres": 112, "pixels": 224, "micrometres_per_pixel": 0.5}
+FIELD_OF_VIEW = {
+    "micrometres": TILE_MICRONS,
+    "pixels": 224,
+    "micrometres_per_pixel": 0.5,
+    "tolerance": TOLERANCE,
+    "largest": LARGEST,
+    "plausible_mpp": PLAUSIBLE,
+}
 CLOSED_FORM = [method.name for method in METHODS.values() if method.closed_form]
 # Options of every method.
-PLAIN = {"return": RETURN, "dtype": DTYPE, "coverage": COVERAGE, "budget_ms": BUDGET, **RENDERING}
+PLAIN = {"return": RETURN, "dtype": DTYPE, "coverage": COVERAGE, "mpp": MPP, "budget_ms": BUDGET, **RENDERING}
 # Options that are not a `Parameter`: description, and schema.
 WORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "target": ("a class code, a class id, or `all` for methods without a backward pass", {"type": "string"}),

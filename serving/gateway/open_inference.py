@@ -38,11 +38,14 @@ OUTPUTS = {
     "probabilities": Tensor("FP32", (-1, 9)),
     "logits": Tensor("FP32", (-1, 9)),
     "class": Tensor("BYTES", (-1,)),
+    "fit": Tensor("BYTES", (-1,)),
     "embedding": Tensor("FP32", (-1, 512)),
     "cam": Tensor("FP32", (-1, 9, 7, 7)),
     EXPLANATION: Tensor("FP32", (-1, -1, -1, -1)),
 }
 DEFAULT_OUTPUTS = ("probabilities", "logits", "class")
+# Parameters that say something about the image, whatever the outputs.
+IMAGE_PARAMETERS = {"mpp"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Inference:
-    """One request: image files, the outputs with whether each is binary, and the options of the explanation."""
+    """One request: image files, the outputs with whether each is binary, and the options of image and explanation."""
 
     identity: str
     images: tuple[bytes, ...]
@@ -65,13 +68,15 @@ class Inference:
     @property
     def verbs(self) -> dict[str, dict[str, str]]:
         """The verbs whose answers the outputs need, each with its options."""
-        include = {"include": "embedding" if "embedding" in self.outputs else "none"}
+        parts = ",".join(name for name in ("embedding", "fit") if name in self.outputs)
+        common = {name: self.options[name] for name in IMAGE_PARAMETERS & self.options.keys()}
+        common["include"] = parts or "none"
         verbs = {}
         if EXPLANATION in self.outputs:
-            verbs["explanations"] = {**self.options, "return": "raw", **include}
+            verbs["explanations"] = {**self.options, "return": "raw", **common}
         if "cam" in self.outputs:
-            verbs["predictions"] = {"explain": "gradcam", "target": "all", "return": "raw", **include}
-        return verbs or {"predictions": include}
+            verbs["predictions"] = {"explain": "gradcam", "target": "all", "return": "raw", **common}
+        return verbs or {"predictions": common}
 
     def questions(self) -> list[Question]:
         """Everything that has to be asked, image by image."""
@@ -104,8 +109,8 @@ def read_content(content: Any, tail: memoryview, binary: bool = False) -> Infere
     images = _images(content.get("inputs"), tail)
     outputs = _outputs(content.get("outputs") or [], bool(parameters.get("binary_data_output", binary)))
     options = {name: _text(name, value) for name, value in parameters.items() if name not in NO_OPTIONS}
-    if options and EXPLANATION not in outputs:
-        name = min(options)
+    if (others := options.keys() - IMAGE_PARAMETERS) and EXPLANATION not in outputs:
+        name = min(others)
         raise RefusedError(400, f"{name!r} has no meaning without the output 'explanation'.", "option_misplaced", name)
     if "," in options.get("method", "") or options.get("target") == "all":
         raise invalid("The output 'explanation' holds one map of one method for each image.", "parameters")
@@ -248,8 +253,8 @@ def _row(verbs: Sequence[str], answers: Sequence[Mapping[str, Any]]) -> dict[str
 def _output(output: str, rows: Sequence[Mapping[str, Any]]) -> Output:
     count = len(rows)
     match output:
-        case "class":
-            return Output(joined(str(row["prediction"]["code"]).encode() for row in rows), (count,))
+        case "class" | "fit":
+            return Output(joined(_word(output, row).encode() for row in rows), (count,))
         case "probabilities":
             return Output(_floats(value for row in rows for value in row["probabilities"].values()), (count, 9))
         case "logits" | "embedding":
@@ -267,6 +272,11 @@ def _attribution(explanation: Mapping[str, Any]) -> tuple[bytes, list[int]]:
         raise RefusedError(503, explanation["skipped"]["message"], explanation["skipped"]["code"])
     attribution = explanation["attribution"]
     return base64.b64decode(attribution["data"]), attribution["shape"]
+
+
+def _word(output: str, row: Mapping[str, Any]) -> str:
+    """An element of an output of words; empty if the model has no limits of fitness."""
+    return str(row["prediction"]["code"] if output == "class" else row["fit"]["verdict"] or "")
 
 
 def _floats(values: Iterator[float]) -> bytes:
