@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handler.classes import CODES, DISCLAIMER, TISSUES
-from regions.backend import STATES, Answers
+from regions.answers import STATES, Answers
 from regions.colours import BY_CLASS_ID, hex_of
 from regions.grid import TILE_MICRONS, Grid, Tile
 from regions.resolution import Mpp
