@@ -16,8 +16,9 @@ class Answers:
 
     `logits` and calibrated `probabilities` are float64 `[N, 9]`; `sets` are bool `[N, 9]`, the prediction sets at a
     coverage of 0.9, empty for a tile that is unlike the training tiles. `ood_scores` are float64 `[N]`, NaN without a
-    calibration, `in_distribution` bool `[N]`, `states` int8 `[N]`, the place in `STATES`. `cams` are float32
-    `[N, 9, h, w]`, the class activation maps in logits: a map's sum plus the class's bias is the logit.
+    calibration, `in_distribution` bool `[N]`, `states` int8 `[N]`, the place in `STATES`. `fits` `[N]` says whether the
+    picture is fit to be judged (`handler.model.fit`), empty without limits; `reasons` `[N]` why not, with commas.
+    `cams` are float32 `[N, 9, h, w]`, the class activation maps in logits: a map's sum plus the bias is the logit.
     """
 
     logits: NDArray[np.float64]
@@ -26,6 +27,8 @@ class Answers:
     ood_scores: NDArray[np.float64]
     in_distribution: NDArray[np.bool_]
     states: NDArray[np.int8]
+    fits: NDArray[np.str_]
+    reasons: NDArray[np.str_]
     cams: NDArray[np.float32]
 
     def __len__(self) -> int:

@@ -50,6 +50,7 @@ class LocalBackend:
     def _batch(self, tiles: Pixels) -> Answers:
         forward = self._classifier.engine.forward(list(tiles))
         predictions = self._classifier.predictions(forward)
+        fits = self._classifier.fits(list(tiles), predictions)
         rules = self._classifier.model.confidence
         states = [STATES.index(verdict_of(prediction, rules).state) for prediction in predictions]
         return Answers(
@@ -59,6 +60,8 @@ class LocalBackend:
             np.array([np.nan if item.ood_score is None else item.ood_score for item in predictions]),
             np.array([item.in_distribution is not False for item in predictions]),
             np.array(states, np.int8),
+            np.array([fit.verdict or "" for fit in fits]),
+            np.array([",".join(fit.reasons) for fit in fits]),
             _class_activation_maps(forward, self._classifier.model.network.fc.weight),
         )
 

@@ -17,7 +17,7 @@ from regions.source import Pixels
 # A request has as many tiles as the server's batch, and few are under way, so that other clients wait for one batch.
 TILES = 8
 IN_FLIGHT = 2
-OPTIONS = {"explain": "gradcam", "target": "all", "return": "raw", "include": "verdict,prediction_set,ood"}
+OPTIONS = {"explain": "gradcam", "target": "all", "return": "raw", "include": "verdict,prediction_set,ood,fit"}
 
 
 class ServerBackend:
@@ -77,5 +77,7 @@ def _answers(answers: Sequence[Answer]) -> Answers:
         np.array([np.nan if score is None else score for score in scores]),
         np.array([content["in_distribution"] is not False for content in contents]),
         np.array([STATES.index(content["verdict"]["state"]) for content in contents], np.int8),
+        np.array([content["fit"]["verdict"] or "" for content in contents]),
+        np.array([",".join(content["fit"]["reasons"]) for content in contents]),
         np.array(maps, np.float32),
     )

@@ -117,6 +117,8 @@ class TissueMap:
                 "ood_score": _number(answers.ood_scores[index]),
                 "state": STATES[answers.states[index]],
                 "abstained": bool(abstained[index]),
+                "fit": str(answers.fits[index]) or None,
+                "fit_reasons": [reason for reason in str(answers.reasons[index]).split(",") if reason],
             }
             for index, tile in enumerate(self.tiles)
         ]

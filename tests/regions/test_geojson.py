@@ -31,6 +31,8 @@ def random_map(rows: int, columns: int, step: float) -> TissueMap:
         np.zeros(count),
         np.ones(count, bool),
         chance.choice(3, count, p=[0.8, 0.1, 0.1]).astype(np.int8),
+        np.full(count, "fit"),
+        np.full(count, ""),
         np.zeros((count, 9, 7, 7), np.float32),
     )
     grid = Grid(rows, columns, step, step)

@@ -112,7 +112,7 @@ def test_half_a_map_of_another_setting_is_not_mixed_in(
     do: Map, backend: LocalBackend, region: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        do(Counting(backend, calls=2), region, mpp=2.0)
+        do(Counting(backend, calls=2), region, read_mpp=0.5)
     do(backend, region)
     do(backend, region, output="whole")
     assert contents(tmp_path / "maps" / "region") == contents(tmp_path / "whole" / "region")

@@ -16,7 +16,10 @@ from tests.conftest import Pixels
 def test_every_tile_has_the_answer_of_the_classifier(
     tissue_map: TissueMap, classifier: Classifier, tiles: Pixels
 ) -> None:
-    for row, prediction in zip(tissue_map.rows(), classifier.predict(list(tiles)), strict=True):
+    predictions = classifier.predict(list(tiles))
+    for row, fit in zip(tissue_map.rows(), classifier.fits(list(tiles), predictions), strict=True):
+        assert (row["fit"], row["fit_reasons"]) == (fit.verdict, list(fit.reasons))
+    for row, prediction in zip(tissue_map.rows(), predictions, strict=True):
         assert row["class"] == prediction.tissue.code
         assert row["probabilities"] == pytest.approx(prediction.probabilities.tolist(), abs=1e-5)
         assert row["in_distribution"] == prediction.in_distribution
