@@ -9,14 +9,13 @@ from typing import Any
 
 import ray
 import torch
-import yaml
 
 from handler.api.image import ImageLimits
 from handler.api.service import Service
+from handler.archive import open_engine, unpack
 from handler.classifier import Classifier
 from handler.explain.cache import AttributionCache
-from handler.model.checkpoint import CARD, load_model
-from handler.model.selection import AUTO, select_engine
+from handler.model.checkpoint import CARD
 
 ARCHIVE = Path(__file__).parents[2] / "model_store" / "pathmnist.mar"
 
@@ -46,12 +45,7 @@ def open_classifier(archive: Path, folder: Path, pool: str = "pathmnist") -> tup
     The engine is the fastest that the settings allow for the pool, or the one in PATHMNIST_ENGINE. The selection is
     stored beside the archive, the cache of explanations in the folder. Raises the same errors as `load_model`.
     """
-    with zipfile.ZipFile(archive) as file:
-        file.extractall(folder)
-    settings: dict[str, Any] = yaml.safe_load((folder / "model-config.yaml").read_text())["handler"]
+    settings = unpack(archive, folder)
     device = torch.device("cuda" if ray.get_gpu_ids() else "cpu")
     cache = AttributionCache(folder / "explanations", settings["cache"]["bytes"])
-    allowed = {**settings, **settings["pools"].get(pool, {})}["engine"]
-    choice = os.environ.get("PATHMNIST_ENGINE", AUTO)
-    engine = select_engine(load_model(folder, device), device, folder, allowed, choice, archive.parent)
-    return Classifier(engine, cache), settings
+    return Classifier(open_engine(folder, settings, device, archive.parent, pool), cache), settings
