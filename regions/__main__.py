@@ -13,7 +13,6 @@ from regions.errors import RegionError
 from regions.grid import READ_MPP
 from regions.inputs import files_of
 from regions.job import Run, Settings
-from regions.local_backend import LocalBackend
 from regions.progress import Progress
 from regions.run import in_this_process, run, versions
 from regions.server_backend import ServerBackend
@@ -52,7 +51,12 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _backend(arguments: argparse.Namespace) -> Backend:
-    return ServerBackend(arguments.server) if arguments.server else LocalBackend(arguments.archive)
+    if arguments.server:
+        return ServerBackend(arguments.server)
+    # Imported only if needed, because it brings PyTorch with it.
+    from regions.local_backend import LocalBackend
+
+    return LocalBackend(arguments.archive)
 
 
 if __name__ == "__main__":

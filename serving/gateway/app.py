@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -19,6 +20,7 @@ from aiohttp import web
 
 from serving.gateway import kserve
 from serving.gateway.answer import Answer, Question, answer_each, common_error, join, refusal
+from serving.gateway.keys import ANSWERS, IDENTITY, VERB
 from serving.gateway.metrics import exposition
 from serving.gateway.open_inference import HEADER_LENGTH
 from serving.gateway.pages import add_pages
@@ -39,6 +41,7 @@ from serving.gateway.policy import (
 from serving.gateway.rate_limit import RateLimit
 from serving.gateway.readiness import Readiness
 from serving.gateway.recorder import Exchange, Recorder
+from serving.gateway.regions import Regions
 from serving.gateway.settings import Settings
 from serving.gateway.upstream import Upstream
 
@@ -48,10 +51,8 @@ NAME = "[A-Za-z0-9][A-Za-z0-9._-]*"
 ROUTES = tuple(
     f"/{{verb:{verb}}}/{{model:{NAME}}}{version}" for verb in VERBS for version in ("", f"/{{version:{NAME}}}")
 )
-IDENTITY = web.RequestKey("identity", str)
-# What the request asked of the model, and the answers, for the log.
-VERB = web.RequestKey("verb", str)
-ANSWERS = web.RequestKey("answers", Sequence[Answer])
+# Paths that are recorded, by their first parts.
+RECORDED = (*VERBS, "regions")
 # Bytes up to which a body is read at once; a larger one is read beside the event loop.
 SMALL = 256 * 1024
 
@@ -62,7 +63,8 @@ class Edge:
     """Serves `/predictions`, `/explanations`, `/ping` and `/metrics` from a TorchServe, and the web page.
 
     With a `token`, requests without it get 401. With the `manifest` of an export `/ready` says whether the model
-    answers its golden tile. `request_log` is the file that gets a line for each request.
+    answers its golden tile. `request_log` is the file that gets a line for each request. With a folder of jobs in the
+    settings it also serves `/regions`.
     """
 
     def __init__(
@@ -80,6 +82,8 @@ class Edge:
         # All images of all batches together take half of TorchServe's queue, so that other requests find room in it.
         self._batched = asyncio.Semaphore(max(1, min(MAX_IMAGES, settings.job_queue_size // 2)))
         self._open_paths = frozenset(OPEN_PATHS)
+        jobs = settings.edge_jobs_folder
+        self._regions = Regions(jobs, settings, self._payload, self._inner) if jobs else None
 
     def application(self) -> web.Application:
         middlewares = [self._identify, self._share, self._record, self._refuse, self._limit_rate, self._authorise]
@@ -94,9 +98,18 @@ class Edge:
             application.router.add_get(f"/models/{kserve.MODEL}", self._about)
             for path in ("/v1/{tail:.*}", "/v2{tail:.*}"):
                 application.router.add_route("*", path, self._kserve)
+        if self._regions:
+            self._regions.add_routes(application)
         self._open_paths |= add_pages(application)
         application.cleanup_ctx.append(self._lifetime)
         return application
+
+    def _inner(self, token: str) -> web.Application:
+        """What the processes of regions ask: the same model, without the rules for clients."""
+        settings = replace(
+            self._settings, edge_rate_limit=0, edge_audit_file=None, edge_traces_endpoint="", edge_jobs_folder=None
+        )
+        return Edge(settings, token, self._manifest).application()
 
     async def _lifetime(self, _: web.Application) -> AsyncIterator[None]:
         async with self._upstream:
@@ -104,7 +117,7 @@ class Edge:
         await asyncio.to_thread(self._recorder.close)
 
     async def _infer(self, request: web.Request) -> web.Response:
-        payload, verb = await self._payload(request), request.match_info["verb"]
+        verb, payload = request.match_info["verb"], await self._payload(request, self._settings.max_request_size)
         if isinstance(payload, Batch):
             answers = await self._ask_each(request, [Question(verb, item) for item in payload.payloads])
             if error := common_error(answers):
@@ -131,14 +144,15 @@ class Edge:
         model, version = request.match_info.get("model", kserve.MODEL), request.match_info.get("version", "")
         return await self._upstream.infer(question.verb, model, version, question.payload, request[IDENTITY])
 
-    async def _payload(self, request: web.Request) -> Payload | Batch:
-        body = await self._body(request)
+    async def _payload(self, request: web.Request, limit: int) -> Payload | Batch:
+        """The query and the body, of at most `limit` bytes."""
+        body = await self._body(request.clone(client_max_size=limit))
         arguments = (
             _raw(request.rel_url.raw_query_string),
             body,
             _raw(", ".join(request.headers.getall("Content-Type", []))),
             ", ".join(request.headers.getall("Content-Encoding", [])),
-            self._settings.max_request_size,
+            limit,
         )
         if len(body) > SMALL:
             return await asyncio.to_thread(read_payload, *arguments)
@@ -271,7 +285,7 @@ class Edge:
 def _verb(request: web.Request) -> str:
     """What a request asks of the model; "" if it does not reach it."""
     first = request.path.lstrip("/").partition("/")[0]
-    return first if first in VERBS else request.get(VERB, "")
+    return first if first in RECORDED else request.get(VERB, "")
 
 
 def _exchanges(request: web.Request, response: web.Response, verb: str, seconds: float) -> Iterator[Exchange]:
