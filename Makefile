@@ -13,7 +13,7 @@ help:
 	@sed -n 's/^## \([a-z-]*\): /\1\t/p' Makefile | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
 
 ## serve: install, export and start the server; prints ready after a real prediction; Ctrl-C stops it
-serve: .venv/serve.stamp model_store/manifest.json
+serve: .venv/serve.stamp model_store/manifest.json serving/viewer/node_modules
 	$(BIN)/python -m serving start
 
 ## stop: stop the server that `make serve` started
@@ -93,6 +93,11 @@ sbom: .venv/audit.stamp
 
 model_store/manifest.json: .venv/serve.stamp $(SOURCES) $(CHECKPOINT)
 	$(BIN)/python -m export
+
+# OpenSeadragon, by digest. Without it the page's Region screen shows the map, but no picture below it.
+serving/viewer/node_modules: serving/viewer/package-lock.json
+	npm ci --prefix $(@D) --ignore-scripts --no-audit --no-fund --loglevel error && touch $@ || \
+		echo "OpenSeadragon is not installed (it needs npm): the page shows regions without their picture"
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv

@@ -30,9 +30,10 @@ from handler.classes import DISCLAIMER, TISSUES
 from handler.explain.registry import DEFAULT_METHOD, METHODS
 from handler.explain.types import Method, Parameter
 from handler.model.checkpoint import Model
+from serving.gateway.jobs import ID
 from serving.gateway.kserve_v1 import VERBS as KSERVE_VERBS
 from serving.gateway.open_inference_http import HEADER_LENGTH
-from serving.gateway.payload import MAX_IMAGES
+from serving.gateway.payload import MAX_IMAGES, OCTETS
 from serving.gateway.policy import CODES as STATUS_CODES
 from serving.gateway.policy import REQUEST_ID, VERBS
 from serving.gateway.settings import ROOT, Settings
@@ -40,7 +41,28 @@ from training.checkpoint import write_json
 
 VERSION = "1.0"
 PAGE = ROOT / "web" / "contract.json"
-JSON = "application/json"
+JSON, GEOJSON, PNG = "application/json", "application/geo+json", "image/png"
+BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
+REGION_OPTIONS: list[dict[str, Any]] = [
+    {
+        "name": "mpp",
+        "in": "query",
+        "description": "micrometres per pixel; default: what the file says",
+        "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": 20},
+    },
+    {
+        "name": "slide",
+        "in": "query",
+        "description": "a slide of the server, instead of a body",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "Prefer",
+        "in": "header",
+        "description": "`respond-async` for a job, and `wait=SECONDS` (RFC 7240)",
+        "schema": {"type": "string"},
+    },
+]
 # What a tile has to show: PathMNIST's are 224 pixels at 0.5 micrometres, reduced to 28.
 FIELD_OF_VIEW = {
     "micrometres": TILE_MICRONS,
@@ -118,6 +140,7 @@ def openapi() -> dict[str, Any]:
             "/metrics": {
                 "get": _operation("metrics", "Prometheus metrics", {"type": "string"}, 503, kind="text/plain")
             },
+            **_region_paths(),
             **_kserve_paths(),
         },
         "components": {
@@ -196,6 +219,40 @@ def _model_path(verb: str) -> dict[str, Any]:
         "requestBody": {"required": True, "content": _image_content()},
     }
     return {"post": operation, "put": {**operation, "operationId": f"{name}ByPut"}}
+
+
+def _region_paths() -> dict[str, Any]:
+    """Regions, their jobs, and the slides of the server."""
+    classify = _operation("mapRegion", "Map the tissues of a region", ref("Map"), 400, 406, 408, 413, 415, 503, 504)
+    results = classify["responses"]["200"]["content"]
+    results[GEOJSON] = {"schema": ref("FeatureCollection")}
+    results[PNG] = {"schema": BINARY}
+    location = {"Location": {"description": "The job's address", "schema": {"type": "string"}}}
+    classify["responses"]["202"] = {
+        "description": "A job",
+        "content": {JSON: {"schema": ref("Job")}},
+        "headers": _headers() | location,
+    }
+    shape = _operation("describeSlide", "Size and levels of a slide", ref("Picture"), 400, 404, 504)
+    job = _operation("describeJob", "State of a job, or its result", ref("Job"), 400, 404, 406, 409, 413, 415, 503)
+    job["responses"]["200"]["content"] |= {GEOJSON: results[GEOJSON], PNG: results[PNG]}
+    identity, slide = _path_parameter("id", ID), _path_parameter("slide", "[^/]+")
+    deleted = {"204": {"description": "Deleted", "headers": _headers()}}
+    delete = _operation("deleteJob", "End a job and delete it", {}, 404)
+    delete["responses"] = deleted | {name: item for name, item in delete["responses"].items() if name != "200"}
+    slides = object_of({"slides": {"type": "array", "items": {"type": "string"}}})
+    return {
+        f"/regions/{MODEL_NAME}": {
+            "post": {**classify, "parameters": REGION_OPTIONS, "requestBody": {"content": {OCTETS: {"schema": BINARY}}}}
+        },
+        "/jobs/{id}": {"parameters": [identity], "get": job, "delete": delete},
+        "/slides": {"get": _operation("listSlides", "The slides of the server", slides)},
+        "/slides/{slide}": {"parameters": [slide], "get": shape},
+    }
+
+
+def _path_parameter(name: str, pattern: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": f"^{pattern}$"}}
 
 
 def _image_content() -> dict[str, Any]:

@@ -189,6 +189,61 @@ def schemas() -> dict[str, Schema]:
             },
             **strict,
         ),
+        "Map": object_of(
+            {
+                "image": {"type": "object"},
+                "grid": {"type": "object"},
+                "classes": {"type": "array", "items": {"type": "object"}},
+                "model": {"type": "object"},
+                "composition": {"type": "object"},
+                "tiles": {"type": "array", "items": ref("MapTile")},
+                "disclaimer": text,
+            },
+            description="The tissues of a region; docs/regions.md describes every field.",
+        ),
+        "MapTile": object_of(
+            {
+                "row": count,
+                "column": count,
+                "x": count,
+                "y": count,
+                "class": code,
+                "probabilities": {**numbers, "minItems": NUM_CLASSES, "maxItems": NUM_CLASSES},
+                "prediction_set": {"type": "array", "items": code},
+                "in_distribution": {"type": "boolean"},
+                "ood_score": _or_null({"type": "number", "minimum": 0}),
+                "state": {"enum": ["confident", "uncertain", "unreliable"]},
+                "abstained": {"type": "boolean"},
+            }
+        ),
+        "FeatureCollection": object_of(
+            {"type": {"const": "FeatureCollection"}, "features": {"type": "array", "items": {"type": "object"}}}
+        ),
+        "Job": object_of(
+            {
+                "id": text,
+                "state": {"enum": ["queued", "running", "done", "failed"]},
+                "created": text,
+                "finished": _or_null(text),
+                "progress": object_of({"done": count, "total": count}),
+                "error": _or_null(object_of({"code": text, "message": text, "field": _or_null(text)})),
+                "slide": _or_null(text),
+                "options": object_of({"mpp": text}, ("mpp",)),
+                "links": {"type": "object", "additionalProperties": text},
+            },
+            **strict,
+        ),
+        "Picture": object_of(
+            {
+                "width": count,
+                "height": count,
+                "mpp": _or_null(number),
+                "tile_size": count,
+                "min_level": count,
+                "max_level": count,
+            },
+            **strict,
+        ),
         "ServerMetadata": object_of({"name": text, "version": text, "extensions": {"type": "array", "items": text}}),
         "ModelMetadata": object_of(
             {

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from handler.classes import CODES
+from regions.cell_picture import draw_cells
 from regions.geojson import to_geojson
 from regions.ome_tiff import write_ome_tiff
 from regions.overlay import draw_overlay
@@ -18,8 +19,8 @@ from regions.source import Pixels
 from regions.tissue_map import TissueMap
 
 MAP, GEOJSON, TABLE = "map.json", "map.geojson.gz", "tiles.parquet"
-CELLS, HEAT, OVERLAY = "cells.npz", "heat.ome.tiff", "overlay.png"
-FILES = (MAP, GEOJSON, TABLE, CELLS, HEAT, OVERLAY)
+CELLS, HEAT, OVERLAY, PICTURE = "cells.npz", "heat.ome.tiff", "overlay.png", "cells.png"
+FILES = (MAP, GEOJSON, TABLE, CELLS, HEAT, OVERLAY, PICTURE)
 ROWS = pa.schema(
     [
         ("row", pa.int32()),
@@ -47,6 +48,7 @@ def write_files(tissue_map: TissueMap, picture: Pixels, folder: Path, detections
     _write_cells(tissue_map, folder / CELLS)
     write_ome_tiff(tissue_map, folder / HEAT)
     draw_overlay(tissue_map, picture).save(folder / OVERLAY)
+    draw_cells(tissue_map).save(folder / PICTURE)
     return {name: sha256(folder / name) for name in FILES}
 
 

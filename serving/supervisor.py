@@ -105,7 +105,8 @@ class TorchServe:
         counts.mkdir()
         config = self._run_folder / "config.properties"
         models = json.dumps(of_version(self._settings.models, manifest["model"]["version"]))
-        write_properties({"metrics_config": str(METRICS), **self._properties, "models": models}, config)
+        defaults = {"metrics_config": str(METRICS), "edge_jobs_folder": str(self._run_folder / "jobs")}
+        write_properties({**defaults, **self._properties, "models": models}, config)
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
         command += ["--ts-config", str(config), "--model-store", str(self._model_store), "--log-config", str(LOGGING)]
         environment = {

@@ -15,13 +15,13 @@ API = (ROOT / "docs" / "api.md").read_text()
 
 
 # The errors' classes and functions, each with the position of the code among its arguments.
-CODE_ARGUMENT = {"RequestError": 0, "error_json": 0, "RefusedError": 2}
+CODE_ARGUMENT = {"RequestError": 0, "error_json": 0, "RegionError": 0, "RefusedError": 2}
 
 
 def raised() -> set[str]:
-    """The code of every error that is written down in the handler and at the edge."""
+    """The code of every error that is written down in the handler, at the edge and for regions."""
     codes = set()
-    for path in (path for folder in ("handler", "serving") for path in (ROOT / folder).rglob("*.py")):
+    for path in (path for folder in ("handler", "serving", "regions") for path in (ROOT / folder).rglob("*.py")):
         for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
             position = CODE_ARGUMENT.get(call.func.id) if isinstance(call.func, ast.Name) else None
             if position is not None and len(call.args) > position and isinstance(call.args[position], ast.Constant):

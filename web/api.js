@@ -4,6 +4,7 @@ import { CONTRACT } from "/contract.js";
 import { askToken, forgetToken, storedToken } from "/token.js";
 
 /** @typedef {import("/types.js").Answer} Answer */
+/** @typedef {import("/types.js").Job} Job */
 /** @typedef {import("/types.js").Question} Question */
 
 export const MODEL = "pathmnist";
@@ -50,6 +51,17 @@ export async function classify(file, signal) {
   return { ...answer, seconds: (performance.now() - start) / 1000 };
 }
 
+/**
+ * Class, verdict and Grad-CAM map of a tile, from the workers that explain.
+ * @param {Blob} file
+ * @param {string} target
+ * @param {AbortSignal} signal
+ */
+export function inspect(file, target, signal) {
+  const { explain: method, ...others } = predictionOptions();
+  return post("explanations", { ...others, method, target }, file, signal);
+}
+
 /** The options of `classify`, also used by "copy as curl". */
 export function predictionOptions() {
   const include = "verdict,confidence,prediction_set,ood,risk,canonical";
@@ -85,6 +97,38 @@ export async function isReady() {
   } catch {
     return false;
   }
+}
+
+/**
+ * Start the work on a region: an image, or a slide of the server.
+ * @param {Blob | null} image
+ * @param {Record<string, string>} options
+ * @returns {Promise<Job>}
+ */
+export async function startRegion(image, options) {
+  const headers = { Prefer: "respond-async", "Content-Type": "application/octet-stream" };
+  const path = `/regions/${MODEL}?${new URLSearchParams(options)}`;
+  return (await ask(path, { method: "POST", headers, body: image })).json();
+}
+
+/** @param {string} id @returns {Promise<Job>} */
+export async function readJob(id) {
+  return (await ask(`/jobs/${id}`, {})).json();
+}
+
+/** Delete a job, its image and its results. @param {string} id */
+export async function deleteJob(id) {
+  await ask(`/jobs/${id}`, { method: "DELETE", keepalive: true });
+}
+
+/** JSON or a file at an address of the server. @param {string} address @param {AbortSignal} [signal] */
+export async function fetchJson(address, signal) {
+  return (await ask(address, { signal })).json();
+}
+
+/** @param {string} address @param {AbortSignal} [signal] */
+export async function fetchBlob(address, signal) {
+  return (await ask(address, { signal })).blob();
 }
 
 /**

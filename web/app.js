@@ -5,6 +5,7 @@ import { health } from "/health.js";
 import { chooseFile, listen } from "/intake.js";
 import { hideMessage } from "/messages.js";
 import { analyse } from "/screens/analyse.js";
+import { regions } from "/regions.js";
 import { session } from "/session.js";
 
 const THEMES = ["light", "dark"];
@@ -23,6 +24,7 @@ const SHORTCUTS = [
 const SCREENS = {
   "/": async () => analyse,
   "/compare": async () => (await import("/screens/compare.js")).compare,
+  "/region": async () => (await import("/screens/region.js")).region,
   "/model": async () => (await import("/screens/model.js")).model,
   "/tissues": async () => (await import("/screens/tissues.js")).tissues,
   "/server": async () => (await import("/screens/server.js")).server,
@@ -119,6 +121,9 @@ session.restore();
 // A tile chosen on another screen is shown on the first.
 session.addEventListener("tile", () => {
   if (session.tile && location.pathname !== "/" && location.pathname !== "/compare") go("/");
+});
+regions.addEventListener("chosen", () => {
+  if (location.pathname !== "/region") go("/region");
 });
 listen();
 health.start();

@@ -5,6 +5,7 @@ import { byId } from "/dom.js";
 import { list, megabytes } from "/format.js";
 import { hideMessage, showMessage } from "/messages.js";
 import { centreOf, decode } from "/pictures.js";
+import { regions } from "/regions.js";
 import { session } from "/session.js";
 
 const { max_request_bytes: MAX_BYTES, max_pixels: MAX_PIXELS, min_side: MIN_SIDE, formats } = CONTRACT.limits;
@@ -13,6 +14,14 @@ const FORMATS = list(formats);
 const MAX_TILE_SIDE = 1024;
 const MAX_ASPECT = 1.25;
 const CROP = CONTRACT.field_of_view.pixels;
+
+/** Takes the files instead of the session, while a screen wants them. @type {((files: File[]) => void) | null} */
+let taker = null;
+
+/** Let a screen take all files, or none any longer. @param {((files: File[]) => void) | null} screen */
+export function giveFilesTo(screen) {
+  taker = screen;
+}
 
 /** Open the file dialogue. */
 export function chooseFile() {
@@ -59,6 +68,7 @@ export async function paste() {
 
 /** Show the first of some files; classify the others for the history. @param {File[]} files */
 export async function take(files) {
+  if (taker && files.length) return taker(files);
   const [first, ...others] = files;
   if (!first) {
     showMessage(`The dropped item is not a file. Save the image, then choose it. The page accepts ${FORMATS}.`);
@@ -84,6 +94,7 @@ async function check(file) {
   const problem = picture && shapeProblem(picture);
   if (!picture || !problem) return open(file.name, file);
   const actions = [again];
+  if (problem.isRegion) actions.push({ label: "Open it as a region", run: () => regions.choose(file) });
   if (Math.min(picture.width, picture.height) >= CROP) {
     const crop = async () => open(`centre of ${file.name}`, await centreOf(picture, CROP));
     actions.unshift({ label: `Use its centre (${CROP} × ${CROP})`, run: crop });
@@ -95,23 +106,23 @@ async function check(file) {
 /**
  * What is wrong with a picture's shape, if anything.
  * @param {ImageBitmap} picture
- * @returns {{text: string, canBeSent: boolean} | null}
+ * @returns {{text: string, canBeSent: boolean, isRegion: boolean} | null}
  */
 function shapeProblem({ width, height }) {
   const size = `This image has ${width} × ${height} pixels`;
   if (Math.min(width, height) < MIN_SIDE) {
-    return { text: `${size}; each side needs at least ${MIN_SIDE}.`, canBeSent: false };
+    return { text: `${size}; each side needs at least ${MIN_SIDE}.`, canBeSent: false, isRegion: false };
   }
   if (width * height > MAX_PIXELS) {
     const count = ((width * height) / 1e6).toFixed(0);
     const side = Math.sqrt(MAX_PIXELS);
     const text = `This image has ${count} million pixels; the limit is ${(MAX_PIXELS / 1e6).toFixed(1)} million (${side} × ${side}).`;
-    return { text, canBeSent: false };
+    return { text, canBeSent: false, isRegion: false };
   }
   const aspect = Math.max(width, height) / Math.min(width, height);
   if (Math.max(width, height) > MAX_TILE_SIDE || aspect > MAX_ASPECT) {
     const text = `${size}: it looks like a region of a slide, not like a tile. The model would squeeze all of it into one small square.`;
-    return { text, canBeSent: true };
+    return { text, canBeSent: true, isRegion: true };
   }
   return null;
 }

@@ -58,6 +58,23 @@
  * @property {number} sigma
  * @property {Record<string, unknown>} details
  *
+ * @typedef {object} Job Work on a region.
+ * @property {string} id
+ * @property {"queued" | "running" | "done" | "failed"} state
+ * @property {{done: number, total: number} | null} progress tiles
+ * @property {{code: string, message: string, field: string | null} | null} error
+ * @property {string | null} slide
+ * @property {{mpp?: string}} options
+ * @property {Record<string, string>} links
+ *
+ * @typedef {object} Shape A picture of the server, in Deep Zoom tiles.
+ * @property {number} width
+ * @property {number} height
+ * @property {number | null} mpp as the file states it
+ * @property {number} tile_size
+ * @property {number} min_level
+ * @property {number} max_level
+ *
  * @typedef {object} Tile
  * @property {string} name
  * @property {Blob} blob

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -17,6 +18,7 @@ from aiohttp import web
 from serving.gateway import kserve
 from serving.gateway.answer import Answer, Question, common_error, join, refusal
 from serving.gateway.exchange import Exchange
+from serving.gateway.keys import ANSWERS, IDENTITY, VERB
 from serving.gateway.metrics import exposition
 from serving.gateway.open_inference_http import HEADER_LENGTH
 from serving.gateway.pages import add_pages
@@ -33,6 +35,7 @@ from serving.gateway.policy import (
     preflight_headers,
     request_id,
 )
+from serving.gateway.regions import Regions
 from serving.gateway.service import Service
 from serving.gateway.settings import Settings
 
@@ -42,10 +45,8 @@ NAME = "[A-Za-z0-9][A-Za-z0-9._-]*"
 ROUTES = tuple(
     f"/{{verb:{verb}}}/{{model:{NAME}}}{version}" for verb in VERBS for version in ("", f"/{{version:{NAME}}}")
 )
-IDENTITY = web.RequestKey("identity", str)
-# What the request asked of the model, and the answers, for the log.
-VERB = web.RequestKey("verb", str)
-ANSWERS = web.RequestKey("answers", Sequence[Answer])
+# Paths that are recorded, by their first parts.
+RECORDED = (*VERBS, "regions")
 # Bytes up to which a body is read at once; a larger one is read beside the event loop.
 SMALL = 256 * 1024
 
@@ -56,7 +57,7 @@ class Edge:
     """Serves `/predictions`, `/explanations`, `/ping` and `/metrics` from a TorchServe, and the web page.
 
     `token`, `manifest` and `request_log` are those of its `service`. With a manifest there are `/ready`, `/models` and
-    KServe's protocols.
+    KServe's protocols. With a folder of jobs in the settings it also serves `/regions`.
     """
 
     def __init__(
@@ -65,8 +66,11 @@ class Edge:
         self.service = Service(settings, token, manifest, request_log)
         self._settings = settings
         self._protocols = kserve.KServe(self.service.model_version, self.service.reason)
+        self._manifest = manifest
         self.describes_model = manifest is not None
         self._open_paths = frozenset(OPEN_PATHS)
+        jobs = settings.edge_jobs_folder
+        self._regions = Regions(jobs, settings, self._payload, self._inner) if jobs else None
 
     def application(self) -> web.Application:
         middlewares = [self._identify, self._share, self._record, self._refuse, self._admit]
@@ -81,16 +85,25 @@ class Edge:
             application.router.add_get(f"/models/{kserve.MODEL}", self._about)
             for path in ("/v1/{tail:.*}", "/v2{tail:.*}"):
                 application.router.add_route("*", path, self._kserve)
+        if self._regions:
+            self._regions.add_routes(application)
         self._open_paths |= add_pages(application)
         application.cleanup_ctx.append(self._lifetime)
         return application
+
+    def _inner(self, token: str) -> web.Application:
+        """What the processes of regions ask: the same model, without the rules for clients."""
+        settings = replace(
+            self._settings, edge_rate_limit=0, edge_audit_file=None, edge_traces_endpoint="", edge_jobs_folder=None
+        )
+        return Edge(settings, token, self._manifest).application()
 
     async def _lifetime(self, _: web.Application) -> AsyncIterator[None]:
         async with self.service:
             yield
 
     async def _infer(self, request: web.Request) -> web.Response:
-        payload, verb = await self._payload(request), request.match_info["verb"]
+        verb, payload = request.match_info["verb"], await self._payload(request, self._settings.max_request_size)
         if isinstance(payload, Batch):
             answers = await self._ask_each(request, [Question(verb, item) for item in payload.payloads])
             if error := common_error(answers):
@@ -107,14 +120,15 @@ class Edge:
         request[ANSWERS] = await self.service.ask_each(questions, *address)
         return request[ANSWERS]
 
-    async def _payload(self, request: web.Request) -> Payload | Batch:
-        body = await self._body(request)
+    async def _payload(self, request: web.Request, limit: int) -> Payload | Batch:
+        """The query and the body, of at most `limit` bytes."""
+        body = await self._body(request.clone(client_max_size=limit))
         arguments = (
             _raw(request.rel_url.raw_query_string),
             body,
             _raw(", ".join(request.headers.getall("Content-Type", []))),
             ", ".join(request.headers.getall("Content-Encoding", [])),
-            self._settings.max_request_size,
+            limit,
         )
         if len(body) > SMALL:
             return await asyncio.to_thread(read_payload, *arguments)
@@ -223,7 +237,7 @@ class Edge:
 def _verb(request: web.Request) -> str:
     """What a request asks of the model; "" if it does not reach it."""
     first = request.path.lstrip("/").partition("/")[0]
-    return first if first in VERBS else request.get(VERB, "") or kserve.verb_of(request.path)
+    return first if first in RECORDED else request.get(VERB, "") or kserve.verb_of(request.path)
 
 
 def _model(request: web.Request) -> tuple[str, str]:

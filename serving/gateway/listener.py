@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -60,6 +61,14 @@ async def listening(
     finally:
         listener.close()
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def on_loopback(application: web.Application) -> AsyncIterator[str]:
+    """Serve an application to this machine alone, on a free port; the context is its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with listening(application, sock=listener):
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def tls(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -19,8 +19,10 @@ from serving.gateway.settings import ROOT
 WEB = ROOT / "web"
 REPORTS = ROOT / "docs" / "evaluation"
 DESCRIPTION = ROOT / "docs" / "openapi.json"
+# `npm ci` in serving/viewer installs it. Without it the page shows regions without zoom.
+OPENSEADRAGON = ROOT / "serving/viewer/node_modules/openseadragon/build/openseadragon/openseadragon.min.js"
 # The page's screens have addresses of their own and are all drawn by index.html.
-SCREENS = ("/", "/compare", "/model", "/tissues", "/server")
+SCREENS = ("/", "/compare", "/region", "/model", "/tissues", "/server")
 SUFFIXES = (".css", ".js", ".json", ".png", ".svg")
 SWAGGER = Path(swagger_ui_path)
 SWAGGER_FILES = ("swagger-ui.css", "swagger-ui-bundle.js")
@@ -70,6 +72,8 @@ def _pages() -> Iterator[tuple[str, Page]]:
     for path in WEB.rglob("*"):
         if path.suffix in SUFFIXES:
             yield f"/{path.relative_to(WEB).as_posix()}", _read(path)
+    if OPENSEADRAGON.is_file():
+        yield "/openseadragon.js", _module(OPENSEADRAGON)
     yield "/openapi.json", _read(DESCRIPTION)
     yield "/docs", _read(WEB / "docs.html", SWAGGER_POLICY)
     for name in SWAGGER_FILES:
@@ -81,6 +85,13 @@ def _pages() -> Iterator[tuple[str, Page]]:
 def _read(path: Path, policy: str = STRICT) -> Page:
     kind = mimetypes.types_map[path.suffix]
     return Page(path.read_bytes(), kind if kind.startswith("image/") else f"{kind}; charset=utf-8", policy)
+
+
+def _module(path: Path) -> Page:
+    """A script in the form of modules of Node, as a module for browsers, so that the content policy allows it."""
+    source = path.read_bytes().partition(b"//# sourceMappingURL=")[0]
+    body = b"const module = { exports: {} };\n" + source + b"\nexport default module.exports;\n"
+    return Page(body, "text/javascript; charset=utf-8")
 
 
 def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:

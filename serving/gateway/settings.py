@@ -34,6 +34,14 @@ class Settings:
     edge_read_timeout: float = 60
     edge_audit_file: Path | None = None
     edge_traces_endpoint: str = ""
+    edge_regions: int = 1
+    edge_regions_queue: int = 8
+    edge_region_size: int = 64 * 1024 * 1024
+    edge_jobs_folder: Path | None = None
+    edge_jobs: int = 100
+    edge_jobs_size: int = 4 * 1024**3
+    edge_jobs_days: float = 1
+    edge_slides: Path | None = None
     inference_address: str = "http://127.0.0.1:8085"
     management_address: str = "http://127.0.0.1:8081"
     metrics_address: str = "http://127.0.0.1:8082"
