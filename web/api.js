@@ -8,8 +8,6 @@ import { askToken, forgetToken, storedToken } from "/token.js";
 export const MODEL = "pathmnist";
 /** The coverage of the prediction sets. */
 export const COVERAGE = 0.95;
-export const MAX_BYTES = 16 * 1024 * 1024;
-export const MAX_PIXELS = 4096 * 4096;
 /** Rendering options: colours with transparency, and the tile without a map. */
 const DRAWING = { colormap: "evidence", size: "448", alpha: "0" };
 /** Clips the few extreme pixels of pixel methods, which would make the others invisible. */

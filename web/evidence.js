@@ -1,6 +1,6 @@
 /** Reads the values of maps from the server's pictures, and compares maps. */
 
-import { pictureOf, pixelsOf } from "/pictures.js";
+import { pictureOf, pixelsOf } from "./pictures.js";
 
 /** @typedef {import("/types.js").EvidenceMap} EvidenceMap */
 /** @typedef {import("/types.js").ExplanationJson} ExplanationJson */

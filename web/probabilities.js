@@ -1,8 +1,8 @@
 /** All nine classes as bars, the prediction set as a bracket beside them. */
 
-import { h, svg } from "/dom.js";
-import { percent } from "/format.js";
-import { nameOf } from "/tissues.js";
+import { h, svg } from "./dom.js";
+import { percent } from "./format.js";
+import { nameOf } from "./tissues.js";
 
 /** @typedef {import("/types.js").Answer} Answer */
 

@@ -1,8 +1,8 @@
 /** Words the server's verdict. */
 
-import { h } from "/dom.js";
-import { capitalised, classes, list, percent } from "/format.js";
-import { nameOf } from "/tissues.js";
+import { h } from "./dom.js";
+import { capitalised, classes, list, percent } from "./format.js";
+import { nameOf } from "./tissues.js";
 
 /** @typedef {import("/types.js").Answer} Answer */
 
