@@ -2,8 +2,8 @@
 
 import { pictureOf, pixelsOf } from "./pictures.js";
 
-/** @typedef {import("/types.js").EvidenceMap} EvidenceMap */
-/** @typedef {import("/types.js").ExplanationJson} ExplanationJson */
+/** @typedef {import("./types.js").EvidenceMap} EvidenceMap */
+/** @typedef {import("./types.js").ExplanationJson} ExplanationJson */
 
 /** Side of the grid on which two maps are compared. */
 const GRID = 14;

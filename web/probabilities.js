@@ -4,10 +4,10 @@ import { h, svg } from "./dom.js";
 import { percent } from "./format.js";
 import { nameOf } from "./tissues.js";
 
-/** @typedef {import("/types.js").Answer} Answer */
+/** @typedef {import("./types.js").Classification} Classification */
 
 /**
- * @param {Answer} answer
+ * @param {Classification} answer
  * @param {(code: string) => void} choose called with the class whose map is requested
  */
 export function probabilityCard(answer, choose) {

@@ -5,9 +5,9 @@ import { percent } from "./format.js";
 import { nameOf } from "./tissues.js";
 import { hitRate } from "./verdict.js";
 
-/** @typedef {import("./types.js").Answer} Answer */
+/** @typedef {import("./types.js").Classification} Classification */
 
-/** @param {Answer} answer */
+/** @param {Classification} answer */
 export function trustCard(answer) {
   const { model, prediction_set: set, verdict } = answer;
   const rows = [
@@ -29,7 +29,7 @@ export function trustCard(answer) {
   );
 }
 
-/** @param {Answer} answer */
+/** @param {Classification} answer */
 function likeness({ ood_score: score, in_distribution: isLike }) {
   if (score === null || isLike === null) return "The model is not calibrated.";
   const text = isLike ? "like most validation tiles" : "above the limit that holds for 95 % of validation tiles";

@@ -4,7 +4,7 @@ import { h } from "./dom.js";
 import { valueAt } from "./evidence.js";
 import { signed } from "./format.js";
 
-/** @typedef {import("/types.js").EvidenceMap} EvidenceMap */
+/** @typedef {import("./types.js").EvidenceMap} EvidenceMap */
 /** @typedef {{x: number, y: number}} Point in the tile, both in [0, 1] */
 
 const MAX_ZOOM = 16;
