@@ -14,7 +14,8 @@ import onnx
 
 from export.archive import MODEL_NAME, NOTICE, ROOT
 from export.chromium import PACKAGES, MissingRuntimeError
-from export.predictor import CLASSIFYING as SOURCE, EXPLAINING as EXPLAINING_SOURCE
+from export.predictor import CLASSIFYING as SOURCE
+from export.predictor import EXPLAINING as EXPLAINING_SOURCE
 from export.web.graphs import CLASSIFYING, EXPLAINING, WEIGHTS, write_graphs
 from handler.api.verdict import CONFIDENT_FROM
 from handler.classes import CODES, DISCLAIMER, TUMOUR_RELATED
@@ -31,12 +32,14 @@ SHARED = (
 )
 EXAMPLES = "examples"
 RUNTIME = "onnxruntime"
-# Each is a script, and the program that it loads.
+# Each is a script, and the program that it loads. Some file servers do not know .mjs as JavaScript, and browsers then
+# refuse it, so the scripts end in .js here.
 ENGINES = {
-    "WebAssembly": ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"),
-    "WebGPU": ("ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
+    "WebAssembly": ("ort.wasm.bundle.min.js", "ort-wasm-simd-threaded.wasm"),
+    "WebGPU": ("ort.webgpu.bundle.min.js", "ort-wasm-simd-threaded.asyncify.wasm"),
 }
-LICENCE, GOLDEN, DATA, FILE_LIST = "LICENSE", "golden.png", "model.json", "files.js"
+LICENCES, GOLDEN, DATA, FILE_LIST = "licences.txt", "golden.png", "model.json", "files.js"
+RUNTIME_LICENCE = "The files in onnxruntime/ are ONNX Runtime Web. Copyright (c) Microsoft Corporation. MIT License."
 # Larger files are stored by the service worker when the page first uses them.
 SMALL = 2**20
 POLICY = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]*)"')
@@ -63,7 +66,7 @@ def _assemble(store: Path, folder: Path) -> None:
     shutil.copytree(SERVED_PAGE / EXAMPLES, folder / EXAMPLES)
     _copy_runtime(folder / RUNTIME)
     _write_model(store, folder)
-    _copy_licences(store, folder)
+    _write_licences(store, folder)
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     (folder / FILE_LIST).write_text(f"self.FILES = {json.dumps(_file_list(folder, files))};\n")
 
@@ -74,8 +77,7 @@ def _copy_runtime(folder: Path) -> None:
         raise MissingRuntimeError("npm packages are not installed (npm ci --prefix export)")
     folder.mkdir()
     for name in (file for files in ENGINES.values() for file in files):
-        # Some file servers do not know .mjs as JavaScript, and browsers then refuse it.
-        shutil.copy(package / "dist" / name, folder / name.replace(".mjs", ".js"))
+        shutil.copy(package / "dist" / name.replace(".js", ".mjs"), folder / name)
 
 
 def _write_model(store: Path, folder: Path) -> None:
@@ -104,12 +106,13 @@ def _write_model(store: Path, folder: Path) -> None:
     (folder / DATA).write_text(json.dumps(data, indent=2))
 
 
-def _copy_licences(store: Path, folder: Path) -> None:
-    """Of the code, and of what the weights were made from."""
-    shutil.copy(ROOT / LICENCE, folder)
+def _write_licences(store: Path, folder: Path) -> None:
+    """Of the code, of ONNX Runtime Web, and of what the weights were made from."""
+    parts = [(ROOT / "LICENSE").read_text(), RUNTIME_LICENCE]
     with zipfile.ZipFile(store / f"{MODEL_NAME}.mar") as archive:
         if NOTICE in archive.namelist():
-            archive.extract(NOTICE, folder)
+            parts.append(archive.read(NOTICE).decode())
+    (folder / LICENCES).write_text("\n\n".join(parts))
 
 
 def _file_list(folder: Path, files: list[str]) -> dict[str, Any]:

@@ -51,7 +51,14 @@ class Result {
       this.chips,
       h("div", { class: "row" }, h("label", { for: "opacity" }, "Map opacity"), opacity, ...this.viewer.zoomButtons()),
       this.legend,
-      h("h2", {}, "Evidence for each class"),
+    );
+  }
+
+  #nineCard() {
+    return h(
+      "section",
+      { class: "card", "aria-labelledby": "evidence" },
+      h("h2", { id: "evidence" }, "Evidence for each class"),
       h("div", { class: "row" }, h("label", { for: "contrast" }, "compared with"), this.contrast),
       this.nine,
       h("p", { class: "hint" }, "Grad-CAM of all nine classes on one scale. Choose a class to enlarge its map."),
@@ -64,6 +71,7 @@ class Result {
       { class: "side" },
       verdictCard(this.answer),
       probabilityCard(this.answer, (target) => this.#ask({ target })),
+      this.#nineCard(),
       trustCard(this.answer),
     );
   }
