@@ -1,7 +1,7 @@
 """Which file a browser should get: `python -m export.web.agreement --data FILE.npz` compares smaller ones with float32.
 
-Each file classifies the same validation tiles. A map's error is that of the predicted class's activation map: the norm of
-its difference from the float32 file's over the norm of that. Prints JSON.
+Each file classifies the same validation tiles. `map_error` is that of the predicted class's activation map: the norm of
+its difference from the float32 file's over the norm of the latter. Prints JSON.
 """
 
 import argparse
