@@ -1,6 +1,6 @@
 /** SVG charts in the colours of the page's theme, with the numbers for screen readers. */
 
-import { h, svg } from "/dom.js";
+import { h, svg } from "./dom.js";
 
 /** @typedef {{label: string, value: number, low: number, high: number, note: string}} Dot */
 /** @typedef {{x: number, y: number, low: number, high: number, note: string}} Point */

@@ -9,4 +9,4 @@
  */
 
 /** @type {Contract} */
-export const CONTRACT = await (await fetch("/contract.json")).json();
+export const CONTRACT = await (await fetch(new URL("contract.json", import.meta.url))).json();

@@ -1,9 +1,9 @@
 /** Reads the values of maps from the server's pictures, and compares maps. */
 
-import { pictureOf, pixelsOf } from "/pictures.js";
+import { pictureOf, pixelsOf } from "./pictures.js";
 
-/** @typedef {import("/types.js").EvidenceMap} EvidenceMap */
-/** @typedef {import("/types.js").ExplanationJson} ExplanationJson */
+/** @typedef {import("./types.js").EvidenceMap} EvidenceMap */
+/** @typedef {import("./types.js").ExplanationJson} ExplanationJson */
 
 /** Side of the grid on which two maps are compared. */
 const GRID = 14;

@@ -1,6 +1,6 @@
 /** Formats numbers and lists. */
 
-import { nameOf } from "/tissues.js";
+import { nameOf } from "./tissues.js";
 
 /** A share as a percentage: without decimals from 10 on, never rounded to 0 or 100. @param {number} share */
 export function percent(share) {

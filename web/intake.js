@@ -7,12 +7,9 @@ import { hideMessage, showMessage } from "/messages.js";
 import { centreOf, decode } from "/pictures.js";
 import { regions } from "/regions.js";
 import { session } from "/session.js";
+import { MAX_BYTES, shapeProblem } from "/shape.js";
 
-const { max_request_bytes: MAX_BYTES, max_pixels: MAX_PIXELS, min_side: MIN_SIDE, formats } = CONTRACT.limits;
-const FORMATS = list(formats);
-/** Images with longer sides or larger aspect ratios are probably regions of a slide, not tiles. */
-const MAX_TILE_SIDE = 1024;
-const MAX_ASPECT = 1.25;
+const FORMATS = list(CONTRACT.limits.formats);
 const CROP = CONTRACT.field_of_view.pixels;
 
 /** Takes the files instead of the session, while a screen wants them. @type {((files: File[]) => void) | null} */
@@ -101,30 +98,6 @@ async function check(file) {
   }
   if (problem.canBeSent) actions.push({ label: "Send it as it is", run: () => open(file.name, file) });
   showMessage(problem.text, actions);
-}
-
-/**
- * What is wrong with a picture's shape, if anything.
- * @param {ImageBitmap} picture
- * @returns {{text: string, canBeSent: boolean, isRegion: boolean} | null}
- */
-function shapeProblem({ width, height }) {
-  const size = `This image has ${width} × ${height} pixels`;
-  if (Math.min(width, height) < MIN_SIDE) {
-    return { text: `${size}; each side needs at least ${MIN_SIDE}.`, canBeSent: false, isRegion: false };
-  }
-  if (width * height > MAX_PIXELS) {
-    const count = ((width * height) / 1e6).toFixed(0);
-    const side = Math.sqrt(MAX_PIXELS);
-    const text = `This image has ${count} million pixels; the limit is ${(MAX_PIXELS / 1e6).toFixed(1)} million (${side} × ${side}).`;
-    return { text, canBeSent: false, isRegion: false };
-  }
-  const aspect = Math.max(width, height) / Math.min(width, height);
-  if (Math.max(width, height) > MAX_TILE_SIDE || aspect > MAX_ASPECT) {
-    const text = `${size}: it looks like a region of a slide, not like a tile. The model would squeeze all of it into one small square.`;
-    return { text, canBeSent: true, isRegion: true };
-  }
-  return null;
 }
 
 /** @param {string} name @param {Blob} blob */

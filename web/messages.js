@@ -1,6 +1,6 @@
 /** The one place for messages: what happened, what is allowed, and what helps. */
 
-import { byId, h } from "/dom.js";
+import { byId, h } from "./dom.js";
 
 /**
  * @typedef {object} Action

@@ -1,6 +1,6 @@
 /** The server's explanation methods, in the order of the page's shortcuts, with the page's words about them. */
 
-import { CONTRACT } from "/contract.js";
+import { CONTRACT } from "./contract.js";
 
 /**
  * @typedef {object} Method

@@ -1,13 +1,13 @@
 /** All nine classes as bars, the prediction set as a bracket beside them. */
 
-import { h, svg } from "/dom.js";
-import { percent } from "/format.js";
-import { nameOf } from "/tissues.js";
+import { h, svg } from "./dom.js";
+import { percent } from "./format.js";
+import { nameOf } from "./tissues.js";
 
-/** @typedef {import("/types.js").Answer} Answer */
+/** @typedef {import("./types.js").Classification} Classification */
 
 /**
- * @param {Answer} answer
+ * @param {Classification} answer
  * @param {(code: string) => void} choose called with the class whose map is requested
  */
 export function probabilityCard(answer, choose) {

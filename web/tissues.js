@@ -1,6 +1,6 @@
 /** The nine classes: the server's codes and labels, with the page's names, groups, meaning in colorectal cancer, and sources. */
 
-import { CONTRACT } from "/contract.js";
+import { CONTRACT } from "./contract.js";
 
 /**
  * @typedef {object} Tissue

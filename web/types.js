@@ -16,7 +16,7 @@
  * @property {number | null} share_right
  * @property {TestTiles | null} test_tiles
  *
- * @typedef {object} Answer
+ * @typedef {object} Classification The part of an answer that needs no picture.
  * @property {{name: string, version: string, digest: string, training_data: string, engine?: string}} model
  * @property {{code: string, probability: number, calibrated: boolean}} prediction
  * @property {Record<string, number>} probabilities
@@ -25,10 +25,10 @@
  * @property {number | null} ood_score
  * @property {boolean | null} in_distribution
  * @property {{level: string, disclaimer: string} | null} risk
- * @property {{size: number, image: string}} canonical
- * @property {ExplanationJson[]} explanations
  * @property {string[]} [notes]
  * @property {number} seconds the time from request to response, measured by the page
+ *
+ * @typedef {Classification & {canonical: {size: number, image: string}, explanations: ExplanationJson[]}} Answer
  *
  * @typedef {object} ExplanationJson
  * @property {string} method

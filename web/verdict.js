@@ -1,19 +1,19 @@
 /** Words the server's verdict. */
 
-import { h } from "/dom.js";
-import { capitalised, classes, list, percent } from "/format.js";
-import { nameOf } from "/tissues.js";
+import { h } from "./dom.js";
+import { capitalised, classes, list, percent } from "./format.js";
+import { nameOf } from "./tissues.js";
 
-/** @typedef {import("/types.js").Answer} Answer */
+/** @typedef {import("./types.js").Classification} Classification */
 
 const STATES = { unreliable: "No reliable answer", uncertain: "Uncertain", confident: "Confident" };
 
-/** The heading of a verdict. @param {Answer} answer */
+/** The heading of a verdict. @param {Classification} answer */
 export function headline({ verdict }) {
   return verdict.state === "unreliable" ? "Unlike the training tiles" : capitalised(classes(verdict.classes));
 }
 
-/** The verdict in one or two sentences. @param {Answer} answer */
+/** The verdict in one or two sentences. @param {Classification} answer */
 export function explanation(answer) {
   const { verdict, prediction, probabilities } = answer;
   if (verdict.state === "unreliable") {
@@ -25,7 +25,7 @@ export function explanation(answer) {
   return `The model gives ${list(shares, "and")}. ${hitRate(answer)}`;
 }
 
-/** How often the model was right at this confidence. @param {Answer} answer */
+/** How often the model was right at this confidence. @param {Classification} answer */
 export function hitRate({ verdict }) {
   const { test_tiles: bin } = verdict;
   if (!bin) return "";
@@ -34,7 +34,7 @@ export function hitRate({ verdict }) {
   return `Of the test tiles given ${words}, ${bin.right} of ${bin.tiles} were right.`;
 }
 
-/** The statement on tumour-related tissue; null if there is nothing to say. @param {Answer} answer */
+/** The statement on tumour-related tissue; null if there is nothing to say. @param {Classification} answer */
 export function tumourStatement({ verdict, probabilities }) {
   const share = percent(verdict.tumour_share);
   if (verdict.tumour_related) {
@@ -47,7 +47,7 @@ export function tumourStatement({ verdict, probabilities }) {
   return `Tumour-related tissue: ${share}, less than the ${threshold} from which a tile is flagged. One tile says nothing about the slide.`;
 }
 
-/** @param {Answer} answer */
+/** @param {Classification} answer */
 export function verdictCard(answer) {
   const { verdict } = answer;
   const statement = tumourStatement(answer);

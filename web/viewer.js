@@ -1,10 +1,10 @@
 /** Shows a tile with a map: zoom by wheel, pinch or buttons, and the value under the pointer. */
 
-import { h } from "/dom.js";
-import { valueAt } from "/evidence.js";
-import { signed } from "/format.js";
+import { h } from "./dom.js";
+import { valueAt } from "./evidence.js";
+import { signed } from "./format.js";
 
-/** @typedef {import("/types.js").EvidenceMap} EvidenceMap */
+/** @typedef {import("./types.js").EvidenceMap} EvidenceMap */
 /** @typedef {{x: number, y: number}} Point in the tile, both in [0, 1] */
 
 const MAX_ZOOM = 16;

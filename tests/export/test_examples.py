@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from export.chromium import PACKAGES, MissingRuntimeError, chromium_page, link, serve_folder
 from export.runtimes import FOLDER, node_program, web_version
-from export.web import PACKAGES, MissingRuntimeError, chromium_page, link, serve_folder
 from handler.api.image import ImageLimits, decode_image
 from handler.classes import CODES
 from handler.model.checkpoint import Model

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from export.attribution import MAPS, compare, map_errors
+from export.chromium import MissingRuntimeError
 from export.explanation import OUTPUTS, ExplanationGraph
 from export.runtimes import FOLDER, node_program, web_version
-from export.web import MissingRuntimeError
 from handler.classifier import Classifier
 from handler.explain.baselines import baseline_input
 from handler.model.checkpoint import Model

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.chromium import MissingRuntimeError
 from export.runtimes import RUNTIMES, compare, expected_logits
-from export.web import MissingRuntimeError
 from handler.model.checkpoint import Model
 from tests.conftest import Pixels
 

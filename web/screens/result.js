@@ -2,22 +2,21 @@
 
 import { ApiError } from "/api.js";
 import { announce, byId, h, skeleton } from "/dom.js";
-import { balance } from "/evidence.js";
-import { percent } from "/format.js";
 import { historyStrip } from "/history.js";
 import { chooseFile } from "/intake.js";
 import { copyCurl, downloadReport } from "/keep.js";
+import { legendOf } from "/legend.js";
 import { hideMessage, showMessage } from "/messages.js";
 import { METHODS, methodOf } from "/methods.js";
 import { pictureOf } from "/pictures.js";
 import { probabilityCard } from "/probabilities.js";
 import { session } from "/session.js";
 import { nameOf } from "/tissues.js";
-import { headline, hitRate, tumourStatement, verdictCard } from "/verdict.js";
+import { trustCard } from "/trust.js";
+import { headline, tumourStatement, verdictCard } from "/verdict.js";
 import { Viewer } from "/viewer.js";
 
 /** @typedef {import("/types.js").Answer} Answer */
-/** @typedef {import("/types.js").EvidenceMap} EvidenceMap */
 
 /** Methods with their own button; the others are under "More". */
 const SHOWN_METHODS = 3;
@@ -231,60 +230,3 @@ class Result {
     if (event.key === "m") this.#toggleModelView();
   }
 }
-
-/** The colours of a map and what they mean. @param {EvidenceMap} map @returns {(Node | string)[]} */
-export function legendOf(map) {
-  const { target, contrast } = map.question;
-  const scale = h("span", { class: map.signed ? "scale both" : "scale" });
-  const ends = map.signed
-    ? [h("strong", {}, nameOf(contrast)), scale, h("strong", {}, nameOf(target))]
-    : ["no evidence", scale, h("span", {}, "for ", h("strong", {}, nameOf(target)))];
-  const drawn = [
-    methodOf(map.question.method).claim,
-    `full colour at ${Number(map.high.toPrecision(2))} ${map.unit}`,
-    map.percentile < 100 && `clipped at the ${map.percentile}th percentile`,
-    map.sigma > 0 && `smoothed (σ ${map.sigma} px of 224)`,
-  ];
-  return [
-    h("p", { class: "ends" }, ...ends),
-    h("p", { class: "hint" }, drawn.filter(Boolean).join("; ")),
-    ...(map.signed ? [h("p", {}, balanceOf(map))] : []),
-  ];
-}
-
-/** @param {EvidenceMap} map */
-function balanceOf(map) {
-  const sum = balance(map);
-  const more = sum >= 0 ? map.question.target : map.question.contrast;
-  return `More evidence for ${nameOf(more).toLowerCase()} than for ${nameOf(sum >= 0 ? map.question.contrast : map.question.target).toLowerCase()}.`;
-}
-
-/** @param {Answer} answer */
-function trustCard(answer) {
-  const { model, prediction_set: set, verdict } = answer;
-  const rows = [
-    ["At this confidence", hitRate(answer) || "There are no test tiles at this confidence."],
-    ["Similarity to the training tiles", likeness(answer)],
-    [
-      "Prediction set",
-      set ? `${set.codes.map(nameOf).join(", ")} (${percent(set.coverage)} coverage)` : "None, because the tile is unlike the training tiles or the model is not calibrated.",
-    ],
-    ["Tumour-related share", verdict.tumour_threshold === null ? percent(verdict.tumour_share) : `${percent(verdict.tumour_share)}; flagged from ${percent(verdict.tumour_threshold)}`],
-    ["Model", `${model.name} ${model.version}, weights ${model.digest.slice(0, 12)}, trained on ${model.training_data}`],
-    ["Answered in", `${Math.round(1000 * answer.seconds)} ms`],
-  ];
-  return h(
-    "details",
-    { class: "card trust" },
-    h("summary", {}, verdict.state === "confident" ? "Why can I trust this?" : "Why can I not trust this?"),
-    h("dl", {}, ...rows.map(([term, text]) => h("div", {}, h("dt", {}, term), h("dd", {}, text)))),
-  );
-}
-
-/** @param {Answer} answer */
-function likeness({ ood_score: score, in_distribution: isLike }) {
-  if (score === null || isLike === null) return "The model is not calibrated.";
-  const text = isLike ? "like most validation tiles" : "above the limit that holds for 95 % of validation tiles";
-  return `Distance ${Number(score.toPrecision(3))}: ${text}.`;
-}
-
