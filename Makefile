@@ -33,7 +33,8 @@ test-quick: .venv/test.stamp
 	$(BIN)/pytest -m "not (server or browser or ray or slow)"
 
 ## test: check style, types and import rules, then run every test
-test: .venv/test.stamp .venv/alone.stamp .venv-clients/clients.stamp .venv-mlserver/mlserver.stamp check
+test: .venv/test.stamp .venv/alone.stamp .venv-clients/clients.stamp .venv-mlserver/mlserver.stamp \
+		.venv-wsinfer/wsinfer.stamp check
 	$(BIN)/pytest
 
 ## check: check style, types and import rules
@@ -136,6 +137,15 @@ serving/viewer/node_modules: serving/viewer/package-lock.json
 	.venv-mlserver/bin/pip install --quiet --disable-pip-version-check --group mlserver --constraint tests/serving/clients/mlserver-constraints.txt
 	touch $@
 
+# WSInfer needs an older zarr than others. PyTorch and whatever else fits it takes from .venv.
+.venv-wsinfer/wsinfer.stamp: pyproject.toml tests/export/bundles/constraints.txt | .venv/test.stamp
+	$(PYTHON) -m venv .venv-wsinfer
+	.venv-wsinfer/bin/pip install --quiet --disable-pip-version-check pip==26.3
+	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
+		$$(.venv-wsinfer/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth
+	.venv-wsinfer/bin/pip install --quiet --disable-pip-version-check --group wsinfer --constraint tests/export/bundles/constraints.txt
+	touch $@
+
 ## lock: pin the packages that the direct dependencies pull in
 lock: .venv/bin/pip
 	$(BIN)/pip install --group test
@@ -145,4 +155,4 @@ lock: .venv/bin/pip
 
 ## clean: remove environments, caches and build outputs
 clean:
-	rm -rf .venv .venv-bench .venv-clients .venv-mlserver .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json model_store/engines-*.json
+	rm -rf .venv .venv-bench .venv-clients .venv-mlserver .venv-wsinfer .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json model_store/engines-*.json

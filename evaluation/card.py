@@ -10,35 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from evaluation.reports import ReportError, read_reports
 from evaluation.scores import with_interval
 from handler.classes import CODES, DISCLAIMER, TISSUES
 from handler.model.checkpoint import CARD
 from training.checkpoint import SHIPPED
 
-REPORTS = ("evaluation", "robustness", "confidence")
 # Confusions worth naming: at least this share of a class's tiles.
 NOTABLE = 0.1
-
-
-class CardError(ValueError):
-    """A report is missing, or is of another model."""
-
-
-def read_reports(folder: Path, digest: str) -> dict[str, dict[str, Any]]:
-    """The reports by name. Raises `CardError` if one is missing or belongs to other weights."""
-    return {name: read_report(folder / f"{name}.json", digest) for name in REPORTS}
-
-
-def read_report(path: Path, digest: str) -> dict[str, Any]:
-    """One report. Raises `CardError` if it is missing or belongs to other weights."""
-    if not path.is_file():
-        raise CardError(f"no report {path}; `make report` writes it")
-    report: dict[str, Any] = json.loads(path.read_text())
-    model = report["model"]
-    measured = model["digest"] if isinstance(model, dict) else model
-    if measured != digest:
-        raise CardError(f"{path.name} is of the weights {measured[:12]}, the checkpoint's are {digest[:12]}")
-    return report
 
 
 def write_card(checkpoint: dict[str, Any], reports: dict[str, dict[str, Any]]) -> str:
@@ -156,7 +135,7 @@ def main() -> None:
     checkpoint = json.loads((arguments.checkpoint / CARD).read_text())
     try:
         reports = read_reports(arguments.reports, checkpoint["digest"])
-    except CardError as error:
+    except ReportError as error:
         sys.exit(f"card: {error}")
     arguments.output.write_text(write_card(checkpoint, reports))
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from evaluation.card import CardError, read_report
+from evaluation.reports import ReportError, read_report
 from handler.model.checkpoint import CARD
 from training.checkpoint import SHIPPED
 
@@ -64,7 +64,7 @@ def main() -> None:
     try:
         report = read_report(arguments.reports / "evaluation.json", digest)
         text = replace_table(arguments.readme.read_text(encoding="utf-8"), accuracy_table(report))
-    except (CardError, ReadmeError) as error:
+    except (ReportError, ReadmeError) as error:
         sys.exit(f"readme: {error}")
     arguments.readme.write_text(text, encoding="utf-8")
 

@@ -62,23 +62,34 @@ def triangle(distance: Tensor) -> Tensor:
     return (1 - distance.abs()).clamp(min=0)
 
 
-def resampling_matrix(source: int, target: int, kernel: Kernel) -> Tensor:
-    """Weights `[target, source]` that resample a line of `source` pixels to `target` pixels.
+def centre_distances(source: int, target: int) -> Tensor:
+    """How far each source pixel's centre is from each target pixel's, `[target, source]`, in the larger pixel's width.
 
-    Pixel centres are at half integers. When reducing, the kernel is widened by the scale, so that it also removes what
-    the smaller size cannot hold (Pillow's convention). Rows sum to one.
+    Pixel centres are at half integers. When reducing, a target pixel is the larger, so a kernel is widened by the scale
+    and also removes what the smaller size cannot hold (Pillow's convention).
     """
     pixels = 2 * torch.arange(source, dtype=torch.float32) + 1
     centres = 2 * torch.arange(target, dtype=torch.float32) + 1
     # Whole numbers up to here, so every runtime computes the same weights.
     offsets = target * pixels[None, :] - source * centres[:, None]
-    weights = kernel(offsets / (2 * max(source, target)))
+    return offsets / (2 * max(source, target))
+
+
+def _shares(weights: Tensor) -> Tensor:
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def reducing_matrix(source: int, target: int) -> Tensor:
-    """Weights `[target, source]` of Pillow's bilinear `resize`, in multiples of 2^-16."""
-    return (resampling_matrix(source, target, triangle) / WEIGHT_UNIT).round() * WEIGHT_UNIT
+def resampling_matrix(source: int, target: int, kernel: Kernel) -> Tensor:
+    """Weights `[target, source]` that resample a line of `source` pixels to `target` pixels. Rows sum to one."""
+    return _shares(kernel(centre_distances(source, target)))
+
+
+def reducing_matrix(source: int, target: int, unit: float = WEIGHT_UNIT) -> Tensor:
+    """Weights `[target, source]` of Pillow's bilinear `resize`, in multiples of `unit`.
+
+    TorchScript compiles it too (`export.bundle`), so the unit is an argument and the kernel is not.
+    """
+    return (_shares(triangle(centre_distances(source, target))) / unit).round() * unit
 
 
 def reduce(pixels: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from evaluation.card import CardError, read_reports, write_card
+from evaluation.card import write_card
+from evaluation.reports import ReportError, read_reports
 from handler.model.checkpoint import CARD
 from serving.supervisor import ROOT
 from training.checkpoint import SHIPPED
@@ -42,7 +43,7 @@ def test_the_checkpoints_card_and_the_report_agree(checkpoint: dict[str, Any]) -
 
 
 def test_reports_of_other_weights_are_refused(tmp_path: Path, checkpoint: dict[str, Any]) -> None:
-    with pytest.raises(CardError, match="weights"):
+    with pytest.raises(ReportError, match="weights"):
         read_reports(REPORTS, "0" * 64)
-    with pytest.raises(CardError, match="no report"):
+    with pytest.raises(ReportError, match="no report"):
         read_reports(tmp_path, checkpoint["digest"])

@@ -1,0 +1,1 @@
+"""Folders in which other programs find the model as they expect it."""
