@@ -17,8 +17,10 @@ from handler.classifier import Classifier
 from handler.explain.cache import AttributionCache
 from handler.model.checkpoint import CARD, load_model
 from handler.model.selection import AUTO, select_engine
+from serving.gateway.settings import ROOT, read_properties, read_settings
 
-ARCHIVE = Path(__file__).parents[2] / "model_store" / "pathmnist.mar"
+ARCHIVE = ROOT / "model_store" / "pathmnist.mar"
+CONFIG = ROOT / "config.properties"
 
 
 def connect() -> None:
@@ -44,8 +46,10 @@ def open_classifier(archive: Path, folder: Path, pool: str = "pathmnist") -> tup
     """Unpack an archive into a folder and load it on the GPU that Ray assigned, if any; also returns its settings.
 
     The engine is the fastest that the settings allow for the pool, or the one in PATHMNIST_ENGINE. The selection is
-    stored beside the archive, the cache of explanations in the folder. Raises the same errors as `load_model`.
+    stored beside the archive, the cache of explanations in the folder. Raises the same errors as `load_model` and
+    `require_signed_archive`.
     """
+    require_signed_archive(archive)
     with zipfile.ZipFile(archive) as file:
         file.extractall(folder)
     settings: dict[str, Any] = yaml.safe_load((folder / "model-config.yaml").read_text())["handler"]
@@ -55,3 +59,13 @@ def open_classifier(archive: Path, folder: Path, pool: str = "pathmnist") -> tup
     choice = os.environ.get("PATHMNIST_ENGINE", AUTO)
     engine = select_engine(load_model(folder, device), device, folder, allowed, choice, archive.parent)
     return Classifier(engine, cache), settings
+
+
+def require_signed_archive(archive: Path, config: Path = CONFIG) -> None:
+    """Raise `SignatureError` if the config file has a public key and the archive's folder is not signed with it."""
+    public_key = read_settings(read_properties(config)).model_public_key_file
+    if public_key:
+        # The import takes a second and 50 MB.
+        from serving.signature import require_signed
+
+        require_signed(archive.parent, public_key)
