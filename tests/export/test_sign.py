@@ -106,6 +106,8 @@ def test_the_commands_sign_and_verify(exported: Path, keys: Keys, tmp_path: Path
     assert run("export.sign", exported, "--key", keys.private).stdout == f"signed: {exported / SIGNATURE}\n"
     verified = run(*verify)
     assert verified.stdout.startswith(f"verified: {exported}, pathmnist-resnet18 "), verified.stderr
+    other = [Path(sys.executable).with_name("model_signing"), "verify", "key", exported, "--public_key", keys.public]
+    subprocess.run([*map(str, other), "--signature", str(exported / SIGNATURE)], check=True, timeout=60)
     refused = run("serving", "verify", exported, "--public-key", write_keys(tmp_path, "other").public)
     assert refused.returncode == 1
     assert "does not match its signature and other.pub.pem" in refused.stderr
