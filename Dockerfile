@@ -13,17 +13,8 @@ FROM base AS build-server
 ARG VARIANT=cpu
 RUN python -m venv /opt/venv && /opt/venv/bin/pip install pip==26.3
 COPY serve.lock ./
-# The lock has a digest for every file on PyPI. PyTorch's wheels without CUDA are 20 times smaller, but only on PyTorch's own
-# index. The CPU variant therefore installs these two by version, and omits CUDA's libraries.
-RUN cp serve.lock install.lock \
-    && if [ "$VARIANT" = cpu ]; then \
-        /opt/venv/bin/pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
-            $(grep --only-matching --extended-regexp '^(torch|torchvision)==[^ ;]+' serve.lock) \
-        && sed --in-place --regexp-extended '/^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/,/[^\\]$/d' \
-            install.lock; \
-    fi \
-    && /opt/venv/bin/pip install --no-deps --require-hashes --requirement install.lock \
-    && /opt/venv/bin/pip check
+COPY serving/__init__.py serving/install.py serving/
+RUN /opt/venv/bin/python -m serving.install --torch "$VARIANT" && /opt/venv/bin/pip check
 COPY handler handler
 COPY export export
 COPY training training

@@ -1,4 +1,7 @@
-PYTHON ?= python3.11
+# A name or path; by default the first Python 3.11, 3.12 or 3.13 that is found.
+PYTHON ?=
+# The build of PyTorch: cpu, cuda, or auto, which takes cpu if there is no NVIDIA GPU and PyTorch's index can be reached.
+TORCH ?= auto
 DATA ?= medmnist
 TEACHER ?= runs/teacher/teacher.safetensors
 SCRATCH ?= runs/scratch
@@ -12,9 +15,9 @@ SOURCES := $(wildcard handler/*.py handler/*/*.py export/*.py export/*.yaml)
 help:
 	@sed -n 's/^## \([a-z-]*\): /\1\t/p' Makefile | awk -F '\t' '{ printf "%-12s %s\n", $$1, $$2 }'
 
-## serve: install, export and start the server; prints ready after a real prediction; Ctrl-C stops it
+## serve: install, export and start the server; prints ready after a real prediction; Ctrl-C stops it (ARGS)
 serve: .venv/serve.stamp model_store/manifest.json serving/viewer/node_modules
-	$(BIN)/python -m serving start
+	$(BIN)/python -m serving start $(ARGS)
 
 ## stop: stop the server that `make serve` started
 stop:
@@ -101,12 +104,11 @@ serving/viewer/node_modules: serving/viewer/package-lock.json
 		echo "OpenSeadragon is not installed (it needs npm): the page shows regions without their picture"
 
 .venv/bin/pip:
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
+	PYTHON="$(PYTHON)" serving/environment.sh .venv
 
 # For the server, pip installs only files whose digest is in the lock.
 .venv/serve.stamp: serve.lock | .venv/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement serve.lock
+	$(BIN)/python -m serving.install --torch $(TORCH)
 	touch $@
 
 .venv/%.stamp: pyproject.toml constraints.txt | .venv/bin/pip
@@ -119,28 +121,24 @@ serving/viewer/node_modules: serving/viewer/package-lock.json
 
 # The servers in the comparison pin other versions.
 .venv-bench/bench.stamp: pyproject.toml bench/constraints.txt
-	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/pip install --quiet --disable-pip-version-check pip==26.3
+	PYTHON="$(PYTHON)" serving/environment.sh .venv-bench
 	.venv-bench/bin/pip install --quiet --disable-pip-version-check --group bench --constraint bench/constraints.txt
 	touch $@
 
 # Unmodified clients, which need other versions than the server.
 .venv-clients/clients.stamp: pyproject.toml tests/serving/clients/constraints.txt
-	$(PYTHON) -m venv .venv-clients
-	.venv-clients/bin/pip install --quiet --disable-pip-version-check pip==26.3
+	PYTHON="$(PYTHON)" serving/environment.sh .venv-clients
 	.venv-clients/bin/pip install --quiet --disable-pip-version-check --group clients --constraint tests/serving/clients/constraints.txt
 	touch $@
 
 .venv-mlserver/mlserver.stamp: pyproject.toml tests/serving/clients/mlserver-constraints.txt
-	$(PYTHON) -m venv .venv-mlserver
-	.venv-mlserver/bin/pip install --quiet --disable-pip-version-check pip==26.3
+	PYTHON="$(PYTHON)" serving/environment.sh .venv-mlserver
 	.venv-mlserver/bin/pip install --quiet --disable-pip-version-check --group mlserver --constraint tests/serving/clients/mlserver-constraints.txt
 	touch $@
 
 # WSInfer needs an older zarr than others. PyTorch and whatever else fits it takes from .venv.
 .venv-wsinfer/wsinfer.stamp: pyproject.toml tests/export/bundles/constraints.txt | .venv/test.stamp
-	$(PYTHON) -m venv .venv-wsinfer
-	.venv-wsinfer/bin/pip install --quiet --disable-pip-version-check pip==26.3
+	PYTHON="$(PYTHON)" serving/environment.sh .venv-wsinfer
 	$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > \
 		$$(.venv-wsinfer/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/shared.pth
 	.venv-wsinfer/bin/pip install --quiet --disable-pip-version-check --group wsinfer --constraint tests/export/bundles/constraints.txt

@@ -44,8 +44,8 @@ def export(checkpoint: Path, output: Path, tiles: NDArray[np.uint8]) -> dict[str
     """Write all artifacts; returns the manifest. Raises `ParityError` before the manifest is written."""
     output.mkdir(parents=True, exist_ok=True)
     manifest_file = output / "manifest.json"
-    # With the manifest goes every file of another checkpoint (`export.compress` writes some).
-    for stale in (manifest_file, *output.glob(f"{MODEL_NAME}*.onnx")):
+    # With the manifest go its signature and every file of another checkpoint (`export.compress` writes some).
+    for stale in (manifest_file, output / "model.sig", *output.glob(f"{MODEL_NAME}*.onnx")):
         stale.unlink(missing_ok=True)
     model = load_model(checkpoint)
     onnx_file, archive = output / f"{MODEL_NAME}.onnx", output / f"{MODEL_NAME}.mar"

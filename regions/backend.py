@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from regions.answers import Answers
-from regions.local_backend import LocalBackend
 from regions.server_backend import ServerBackend
 from regions.source import Pixels
 
@@ -27,6 +26,9 @@ def open_backend(archive: Path, server: str | None, engine: str | None = None) -
     """
     if server:
         return ServerBackend(server)
+    # Imported only if needed, because it brings PyTorch with it.
+    from regions.local_backend import LocalBackend
+
     if engine:
         os.environ["PATHMNIST_ENGINE"] = engine
     return LocalBackend.of_archive(archive)

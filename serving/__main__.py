@@ -1,6 +1,7 @@
 """`python -m serving COMMAND`: `start` runs the server until Ctrl-C, `stop` stops it from another terminal, `check`
 requests a prediction, `page` opens the web page, `update FOLDER` activates the model that was exported to a folder,
-`engines` prints the measurements for the selection of the engine."""
+`verify FOLDER` verifies the signature of an exported model, `engines` prints the measurements for the selection of the
+engine."""
 
 import argparse
 import signal
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 from serving.engines import selections
 from serving.gateway.settings import ROOT, SettingsError, read_properties, read_settings
 from serving.ports import free_addresses
-from serving.supervisor import ServerError, TorchServe, stop_running
+from serving.supervisor import ServerError, TorchServe, require_trusted, stop_running
 from serving.update import update
 
 
@@ -69,25 +70,40 @@ def engines(arguments: argparse.Namespace) -> None:
 def update_model(arguments: argparse.Namespace) -> None:
     if arguments.folder is None:
         sys.exit("update: give the folder of an export")
-    settings = read_settings(read_properties(arguments.config))
+    settings = read_settings(read_properties(arguments.config) | _overrides(arguments))
     print(f"serving {update(settings, arguments.model_store, arguments.folder)}")
 
 
+def verify(arguments: argparse.Namespace) -> None:
+    """Verify the signature of an exported model, as the server does before it starts."""
+    settings = read_settings(read_properties(arguments.config) | _overrides(arguments))
+    if settings.model_public_key_file is None:
+        sys.exit("verify: give --public-key, or set model_public_key_file in the config file")
+    folder = arguments.folder or arguments.model_store
+    model = require_trusted(folder, settings.model_public_key_file)["model"]
+    print(f"verified: {folder}, {model['name']} {model['version']} {model['digest'][:12]}")
+
+
 def _server(arguments: argparse.Namespace) -> TorchServe:
-    settings = free_addresses() if arguments.free_ports else {}
+    settings = _overrides(arguments) | (free_addresses() if arguments.free_ports else {})
     if arguments.edge_address:
         settings["edge_address"] = arguments.edge_address
     return TorchServe(arguments.config, arguments.model_store, arguments.run_folder, settings)
 
 
+def _overrides(arguments: argparse.Namespace) -> dict[str, str]:
+    return {"model_public_key_file": str(arguments.public_key.resolve())} if arguments.public_key else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("command", choices=("start", "stop", "check", "page", "update", "engines"))
-    parser.add_argument("folder", type=Path, nargs="?", help="for update: the output of `python -m export --output`")
+    parser.add_argument("command", choices=("start", "stop", "check", "page", "update", "verify", "engines"))
+    parser.add_argument("folder", type=Path, nargs="?", help="for update and verify: an output of `python -m export`")
     parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store")
     parser.add_argument("--run-folder", type=Path, default=ROOT / ".run", help="logs and temporary files")
     parser.add_argument("--edge-address", help="overrides the config file, such as http://0.0.0.0:8080")
+    parser.add_argument("--public-key", type=Path, help="overrides model_public_key_file of the config file")
     parser.add_argument("--explain", action="store_true", help="for check: request an explanation too")
     parser.add_argument(
         "--free-ports", action="store_true", help="use free loopback ports, to run beside another server"
@@ -99,6 +115,7 @@ def main() -> None:
         "check": check,
         "page": page,
         "update": update_model,
+        "verify": verify,
         "engines": engines,
     }
     try:

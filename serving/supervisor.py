@@ -93,9 +93,9 @@ class TorchServe:
         return self._run_folder / "torchserve.log"
 
     def start(self) -> None:
-        """Start the processes. Raises `ServerError` if a port is taken, the model store is empty, or its archive
-        differs from the exported one."""
-        manifest = require_exported(self._model_store)
+        """Start the processes. Raises `ServerError` if a port is taken, the model store is empty, its archive differs
+        from the exported one, or it lacks a signature that the settings demand."""
+        manifest = require_trusted(self._model_store, self._settings.model_public_key_file)
         for name, port in self._ports().items():
             require_free(name, port)
         temporary = self._run_folder / "tmp"
@@ -257,6 +257,19 @@ def require_exported(model_store: Path) -> dict[str, Any]:
         message = f"{ARCHIVE} was changed after its export: its SHA-256 is {digest}, the manifest says {expected}"
         raise ServerError(message)
     return manifest
+
+
+def require_trusted(model_store: Path, public_key: Path | None) -> dict[str, Any]:
+    """As `require_exported`. With a public key, also raises `ServerError` unless the folder is signed with that key."""
+    if public_key:
+        # The import takes a second and 50 MB, which only these servers need.
+        from serving.signature import SignatureError, require_signed
+
+        try:
+            require_signed(model_store, public_key)
+        except SignatureError as error:
+            raise ServerError(str(error)) from error
+    return require_exported(model_store)
 
 
 def stop_running(run_folder: Path) -> bool:

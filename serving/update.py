@@ -16,10 +16,12 @@ from typing import Any
 
 from serving.gateway.readiness import GoldenTile, NotReadyError, read_golden
 from serving.gateway.settings import Settings
-from serving.supervisor import ARCHIVE, ServerError, require_exported
+from serving.supervisor import ARCHIVE, ServerError, require_trusted
 
 # One archive under two names, see config.properties.
 POOLS = ("pathmnist", "pathmnist-explain")
+# The files of an export. The signature is last, because it covers the others.
+EXPORTED = ("*.onnx", ARCHIVE, "manifest.json", "model.sig")
 # In seconds. The management API responds when the new workers have loaded their model.
 PATIENCE = 300
 
@@ -28,12 +30,12 @@ def update(settings: Settings, model_store: Path, folder: Path) -> str:
     """Serve the export in `folder`, also after a restart. Returns its version.
 
     The previous version stays loaded, so that its last requests are answered; older ones are unloaded. Raises
-    `ServerError` and leaves the server unchanged if the new model does not load or differs from its export.
+    `ServerError` and leaves the server unchanged if the new model does not load, differs from its export, or lacks a
+    signature that the settings demand.
     """
-    version = str(require_exported(folder)["model"]["version"])
-    manifest = folder / "manifest.json"
+    version = str(require_trusted(folder, settings.model_public_key_file)["model"]["version"])
     try:
-        golden = read_golden(manifest)
+        golden = read_golden(folder / "manifest.json")
     except NotReadyError as error:
         raise ServerError(str(error)) from error
     staged = model_store / f"pathmnist-{version}.mar"
@@ -43,8 +45,7 @@ def update(settings: Settings, model_store: Path, folder: Path) -> str:
     finally:
         staged.unlink()
     _activate(settings.management_address, version)
-    _replace(folder / ARCHIVE, model_store)
-    _replace(manifest, model_store)
+    _replace_all(folder, model_store)
     return version
 
 
@@ -104,6 +105,16 @@ def _drop_all_but(management: str, pool: str, kept: set[str]) -> None:
     for described in _call("GET", f"{management}/models/{pool}/all"):
         if described["modelVersion"] not in kept:
             _call("DELETE", f"{management}/models/{pool}/{described['modelVersion']}")
+
+
+def _replace_all(source: Path, folder: Path) -> None:
+    """Replace an export by another one: archive, ONNX files, manifest and signature."""
+    files = [path for pattern in EXPORTED for path in source.glob(pattern)]
+    for path in [path for pattern in EXPORTED for path in folder.glob(pattern)]:
+        if not (source / path.name).is_file():
+            path.unlink()
+    for path in files:
+        _replace(path, folder)
 
 
 def _replace(source: Path, folder: Path) -> None:

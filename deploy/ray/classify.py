@@ -24,7 +24,7 @@ import ray
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from deploy.ray.archive import ARCHIVE, connect, open_classifier
+from deploy.ray.archive import ARCHIVE, connect, open_classifier, require_signed_archive
 from deploy.ray.serve import MAX_REQUEST_SIZE
 from handler.api.errors import RequestError
 from handler.api.field import PLAUSIBLE, Field, view
@@ -248,6 +248,10 @@ def main() -> None:
     output = arguments.output.resolve()
     if output.is_dir() and any(output.iterdir()):
         parser.error(f"{arguments.output} is not empty: choose another folder for the results")
+    try:
+        require_signed_archive(arguments.archive)
+    except ValueError as error:
+        sys.exit(f"classify: {error}")
     connect()
     ray.data.DataContext.get_current().target_max_block_size = BLOCK_BYTES
     workers = arguments.workers or max(1, int(ray.cluster_resources()["CPU"]) - 1)

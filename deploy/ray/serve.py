@@ -24,7 +24,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from deploy.ray.archive import ARCHIVE, connect, model_version, open_service
+from deploy.ray.archive import ARCHIVE, connect, model_version, open_service, require_signed_archive
 from handler.api.request import RawRequest
 from serving.gateway import kserve
 from serving.gateway.answer import Answer, Question, answer_each, common_error, join
@@ -43,7 +43,7 @@ from serving.gateway.policy import (
     request_id,
     require_token,
 )
-from serving.gateway.settings import ROOT, Settings, SettingsError, read_properties, read_settings
+from serving.gateway.settings import ROOT, Settings, read_properties, read_settings
 from serving.ports import is_loopback, reachable
 
 NAME = "pathmnist"
@@ -282,7 +282,8 @@ def main() -> None:
         parser.error(f"{arguments.host} can be reached by others: set PATHMNIST_TOKEN")
     try:
         settings = read_settings(read_properties(arguments.config))
-    except SettingsError as error:
+        require_signed_archive(arguments.archive)
+    except ValueError as error:
         parser.error(str(error))
     connect()
     # After `connect`: Ray sets its own handler.

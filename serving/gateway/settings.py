@@ -50,6 +50,7 @@ class Settings:
     job_queue_size: int = 128
     max_request_size: int = 16 * 1024 * 1024
     engine: str = "auto"
+    model_public_key_file: Path | None = None
     cors_allowed_origin: tuple[str, ...] = ()
     cors_allowed_methods: tuple[str, ...] = ("GET", "POST", "PUT")
     cors_allowed_headers: tuple[str, ...] = ("Authorization", "Content-Type", "X-Request-Id")

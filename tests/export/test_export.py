@@ -89,7 +89,9 @@ def test_a_model_without_a_calibration_is_exported_without_rules(model: Model, t
 
 
 def test_two_exports_are_the_same_bytes(model_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.sig").write_text("of another export")
     export(SHIPPED, tmp_path, generate(18, seed=2).images)
+    assert not (tmp_path / "model.sig").exists()
     for name in ("pathmnist.mar", "pathmnist.onnx", "pathmnist_explain.onnx", "manifest.json"):
         assert file_digest(tmp_path / name) == file_digest(model_store / name), name
 

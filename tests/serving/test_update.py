@@ -20,12 +20,14 @@ from safetensors.numpy import load_file, save_file
 from export.__main__ import export
 from export.archive import write_archive
 from export.golden import golden_answer
+from export.sign import sign
 from handler.model.checkpoint import CARD, WEIGHTS, file_digest, load_model
 from serving.gateway.settings import ROOT, read_properties, write_properties
 from serving.ports import free_addresses
 from serving.supervisor import TILE, TorchServe
 from serving.update import POOLS
 from tests.conftest import pool_settings
+from tests.support.keys import write_keys
 from tests.support.waiting import wait_for
 from training.checkpoint import SHIPPED
 from training.options import parse_arguments
@@ -66,8 +68,8 @@ def exports(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
     export_shifted(folder / "checkpoint-2", folder / "second", "3.0")
     export_shifted(folder / "checkpoint-3", folder / "wrong", "4.0")
     (folder / "first").mkdir()
-    for file in ("pathmnist.mar", "manifest.json"):
-        (folder / "first" / file).write_bytes((model_store / file).read_bytes())
+    for file in ("manifest.json", *json.loads((model_store / "manifest.json").read_text())["artifacts"]):
+        shutil.copy(model_store / file, folder / "first")
     manifest = json.loads((folder / "wrong" / "manifest.json").read_text())
     manifest["golden"]["logits"][0] += 2 * manifest["golden"]["tolerance"]
     (folder / "wrong" / "manifest.json").write_text(json.dumps(manifest))
@@ -98,9 +100,9 @@ def updatable(config: Path, store: Path) -> Iterator[TorchServe]:
         yield running
 
 
-def update(config: Path, store: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def update(config: Path, store: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "serving", "update", str(folder), "--config", str(config)]
-    command += ["--model-store", str(store)]
+    command += ["--model-store", str(store), *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
 
 
@@ -223,15 +225,37 @@ def batch_sizes(server: TorchServe, version: str) -> list[int]:
     return [requests.get(url, timeout=30).json()[0]["batchSize"] for url in urls]
 
 
+def test_an_update_without_the_demanded_signature_is_refused(
+    updatable: TorchServe, exports: dict[str, Path], config: Path, store: Path, tmp_path: Path
+) -> None:
+    ours, others = write_keys(tmp_path, "ours"), write_keys(tmp_path, "others")
+    folder = shutil.copytree(exports["second"], tmp_path / "signed")
+    before = answer_of(updatable)["model"]
+    for reason, sign_folder in (("is not signed", None), ("does not match its signature", others)):
+        if sign_folder:
+            sign(folder, sign_folder.private)
+        finished = update(config, store, folder, "--public-key", str(ours.public))
+        assert finished.returncode == 1
+        assert reason in finished.stderr
+        assert "Traceback" not in finished.stderr
+    assert answer_of(updatable)["model"] == before
+    assert not (store / "model.sig").exists()
+
+
 @pytest.mark.timeout(600)
 def test_a_new_training_run_replaces_the_model_and_keeps_its_batching(
     trained: Path, exports: dict[str, Path], tmp_path: Path
 ) -> None:
+    """The server demands signatures, at both starts and for the update."""
+    keys = write_keys(tmp_path)
     settings = read_properties(ROOT / "config.properties") | free_addresses()
     settings |= {"models": pool_settings(batchSize=3), "engine": "exact", "enable_model_api": "true"}
+    settings |= {"model_public_key_file": str(keys.public)}
     config, store = tmp_path / "config.properties", tmp_path / "store"
     write_properties(settings, config)
     shutil.copytree(exports["first"], store)
+    sign(store, keys.private)
+    sign(trained, keys.private)
     model = json.loads((trained / "manifest.json").read_text())["model"]
     with TorchServe(config, store, tmp_path / "run") as server:
         before = server.wait_until_ready()
