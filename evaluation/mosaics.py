@@ -5,11 +5,12 @@ map of a class should lie on that class's tile. For every method of the server, 
 measures how often the strongest point lies there (the pointing game, Zhang et al., arXiv 1608.00507) and the share of
 the map that does (Arias-Duart et al., arXiv 2109.15035); chance gives 0.25 for both. A contrast of two classes should
 be positive on one class's tile and negative on the other's. Means come with 95 % bootstrap intervals. Writes
-mosaics.json and mosaics.md.
+mosaics.json and mosaics.md after every method; a run that was ended continues there.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ BATCH = 8
 SIGNED = ("gradcam", "layercam", "input_x_gradient")
 
 Map = NDArray[np.float32]
+Signed = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,8 @@ def mass_share(parts: Map, quarter: int) -> float:
     return float(parts[quarter].sum(dtype=np.float64) / total) if total > 0 else 1 / QUARTERS
 
 
-def attributions(classifier: Classifier, name: str, mosaics: Sequence[Mosaic], contrasted: bool) -> list[NDArray[Any]]:
+def attributions(classifier: Classifier, name: str, mosaics: Sequence[Mosaic], contrasted: bool) -> Iterator[Signed]:
     """The signed map of each mosaic's target, or of the target minus the contrast."""
-    maps: list[NDArray[Any]] = []
     for start in range(0, len(mosaics), BATCH):
         batch = mosaics[start : start + BATCH]
         explanations = classifier.explain_inputs(
@@ -109,8 +110,7 @@ def attributions(classifier: Classifier, name: str, mosaics: Sequence[Mosaic], c
             [mosaic.classes[mosaic.target] for mosaic in batch],
             [mosaic.classes[mosaic.contrast] for mosaic in batch] if contrasted else None,
         )
-        maps += [explanation.attribution for explanation in explanations]
-    return maps
+        yield from (explanation.attribution for explanation in explanations)
 
 
 def control(name: str, mosaic: Mosaic, number: int) -> Map:
@@ -120,17 +120,17 @@ def control(name: str, mosaic: Mosaic, number: int) -> Map:
     return np.random.default_rng(number).random((GRID, GRID), dtype=np.float32)
 
 
-def localise(strengths: Sequence[Map], mosaics: Sequence[Mosaic]) -> dict[str, Any]:
+def localise(strengths: Iterable[Map], mosaics: Sequence[Mosaic]) -> dict[str, Any]:
     """Both measures of maps without negative values, on the tile of the explained class."""
-    cut = [quarters(strength, mosaic.inputs.shape[-1]) for strength, mosaic in zip(strengths, mosaics, strict=True)]
-    places = [mosaic.target for mosaic in mosaics]
-    return {
-        "pointing": summary([pointing(parts, place) for parts, place in zip(cut, places, strict=True)]),
-        "share": summary([mass_share(parts, place) for parts, place in zip(cut, places, strict=True)]),
-    }
+    points, shares = [], []
+    for strength, mosaic in zip(strengths, mosaics, strict=True):
+        parts = quarters(strength, mosaic.inputs.shape[-1])
+        points.append(pointing(parts, mosaic.target))
+        shares.append(mass_share(parts, mosaic.target))
+    return {"pointing": summary(points), "share": summary(shares)}
 
 
-def contrast(signed: Sequence[NDArray[Any]], mosaics: Sequence[Mosaic]) -> dict[str, Any]:
+def contrast(signed: Iterable[Signed], mosaics: Sequence[Mosaic]) -> dict[str, Any]:
     """The share of the positive map on the target's tile, and of the negative map on the contrasted class's tile."""
     shares: dict[str, list[float]] = {"for": [], "against": []}
     for values, mosaic in zip(signed, mosaics, strict=True):
@@ -147,17 +147,23 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": float(array.mean()), "interval": interval(array)}
 
 
-def evaluate(classifier: Classifier, mosaics: Sequence[Mosaic]) -> dict[str, Any]:
-    """All measures of all methods and controls."""
-    methods: dict[str, Any] = {}
-    for name in tqdm(EVALUATED, desc="methods"):
-        maps = attributions(classifier, name, mosaics, contrasted=False)
-        methods[name] = localise([strength_of(values, METHODS[name].display) for values in maps], mosaics)
-        if name in SIGNED:
-            methods[name]["contrast"] = contrast(attributions(classifier, name, mosaics, contrasted=True), mosaics)
-    for name in CONTROLS:
-        methods[name] = localise([control(name, mosaic, number) for number, mosaic in enumerate(mosaics)], mosaics)
-    return {"model": classifier.model.digest, "mosaics": len(mosaics), "methods": methods}
+def evaluate(classifier: Classifier, name: str, mosaics: Sequence[Mosaic]) -> dict[str, Any]:
+    """All measures of a method or a control."""
+    if name in CONTROLS:
+        return localise((control(name, mosaic, number) for number, mosaic in enumerate(mosaics)), mosaics)
+    maps = attributions(classifier, name, mosaics, contrasted=False)
+    found = localise((strength_of(values, METHODS[name].display) for values in maps), mosaics)
+    if name in SIGNED:
+        found["contrast"] = contrast(attributions(classifier, name, mosaics, contrasted=True), mosaics)
+    return found
+
+
+def measured(path: Path, conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier run under the same conditions measured, by method."""
+    if not path.is_file():
+        return {}
+    report: dict[str, Any] = json.loads(path.read_text())
+    return report["methods"] if all(report.get(name) == value for name, value in conditions.items()) else {}
 
 
 def recognised(model: Model, split: Split) -> Split:
@@ -198,10 +204,15 @@ def main() -> None:
     arguments = parser.parse_args()
     classifier = Classifier.load(arguments.checkpoint)
     tiles = recognised(classifier.model, load_or_exit(arguments.data).test)
-    report = evaluate(classifier, make_mosaics(tiles, classifier.model.preprocessing, arguments.mosaics))
-    write_json(arguments.output / "mosaics.json", report)
-    (arguments.output / "mosaics.md").write_text(markdown(report))
-    print(markdown(report))
+    mosaics = make_mosaics(tiles, classifier.model.preprocessing, arguments.mosaics)
+    conditions = {"model": classifier.model.digest, "mosaics": len(mosaics)}
+    path = arguments.output / "mosaics.json"
+    methods = measured(path, conditions)
+    for name in tqdm([name for name in (*CONTROLS, *EVALUATED) if name not in methods], desc="methods"):
+        methods[name] = evaluate(classifier, name, mosaics)
+        report = {**conditions, "methods": methods}
+        write_json(path, report)
+        path.with_suffix(".md").write_text(markdown(report))
 
 
 if __name__ == "__main__":
