@@ -31,7 +31,7 @@ def measure(page: Page, url: str, files: list[Path]) -> dict[str, Any]:
     page.wait_for_selector(READY)
     second = time.monotonic()
     page.set_input_files("#files", files)
-    rate = page.wait_for_selector("#progress[data-rate]:not([data-rate=''])").get_attribute("data-rate")
+    rate = page.locator("#progress[data-rate]:not([data-rate=''])").get_attribute("data-rate")
     asked = time.monotonic()
     page.click("[data-method=saliency]")
     page.wait_for_selector("canvas[data-map=saliency]")
