@@ -55,6 +55,9 @@ def build(store: Path, folder: Path) -> None:
     Raises `MissingRuntimeError` before `npm ci`, `FileNotFoundError` without an exported model, `FileExistsError` if
     the folder holds anything but an earlier page.
     """
+    for name in (SOURCE, EXPLAINING_SOURCE):
+        if not (store / name).is_file():
+            raise FileNotFoundError(f"there is no {store / name}: `make export` writes it")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE_LIST).is_file():
         raise FileExistsError(f"{folder} is not empty, and not a page of this command")
     with tempfile.TemporaryDirectory() as name:

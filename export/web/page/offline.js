@@ -1,6 +1,8 @@
 /** Installs the service worker, with which the page works without a network and WebAssembly uses threads. */
 
 const KEY = "wasReloaded";
+/** Milliseconds after which the page starts without the service worker, for example if a file could not be stored. */
+const PATIENCE = 15_000;
 
 /**
  * Resolves once the service worker answers this page's requests: true, or false where the browser has none (without
@@ -13,7 +15,8 @@ export async function workOffline() {
   } catch {
     return false;
   }
-  await navigator.serviceWorker.ready;
+  const patience = new Promise((resolve) => setTimeout(() => resolve(null), PATIENCE));
+  if (!(await Promise.race([navigator.serviceWorker.ready, patience]))) return false;
   if (!crossOriginIsolated && !sessionStorage.getItem(KEY)) {
     sessionStorage.setItem(KEY, "yes");
     location.reload();
