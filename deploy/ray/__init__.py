@@ -2,9 +2,7 @@
 
 import os
 
-# Ray reads these at import: no usage reports, request ids by the edge's rule, and a Ray started here listens only on
-# loopback.
+# Ray reads these at import: no usage reports, and a Ray started here listens only on loopback.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "deploy.ray.request_ids.middlewares")
 if "RAY_ADDRESS" not in os.environ:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
