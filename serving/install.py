@@ -71,8 +71,10 @@ def install(lock: Path, build: str, index: str) -> None:
         requirements, source = Path(sys.prefix, "serve-cpu.lock"), ["--extra-index-url", index]
         requirements.write_text(cpu_lock(lock.read_text(), index))
         print(f"install: PyTorch's CPU build from {index}", flush=True)
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-    subprocess.run([*command, *source, "--requirement", str(requirements)], check=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # The lock is complete, so there is nothing to resolve.
+    options = ["--require-hashes", "--no-deps", *source, "--requirement", str(requirements)]
+    subprocess.run([*command, *options], check=True)
 
 
 def install_suitable(lock: Path, index: str) -> None:
