@@ -1,7 +1,7 @@
 """The field of view: how much tissue an image shows, and the square of it that the network classifies.
 
 PathMNIST's tiles show 112 x 112 micrometres. A class is learned at that scale, and an image at another one looks like
-another tissue (docs/field_of_view.md). Like all that it imports, this module needs no PyTorch.
+another tissue (docs/evaluation/field_of_view.md). Like all that it imports, this module needs no PyTorch.
 """
 
 from dataclasses import dataclass
