@@ -28,6 +28,8 @@
  * @property {{size: number, image: string}} canonical
  * @property {ExplanationJson[]} explanations
  * @property {string[]} [notes]
+ * @property {{microns: number | null, assumed: number | null, mpp: number | null, source: string | null}} [field]
+ * @property {{verdict: string | null, reasons: string[]}} [fit]
  * @property {number} seconds the time from request to response, measured by the page
  *
  * @typedef {object} ExplanationJson
