@@ -41,7 +41,8 @@ HARMLESS, HARMFUL = 2.0, 10.0
 # The share of the tiles under any harmless change that may exceed one limit: the largest in steps of half a percent
 # with which all limits together flag less than 10 % of the validation tiles under every harmless change.
 EXCEEDING = 0.015
-# Figures of which a small value is the fault.
+# Figures that glass may lack, and figures of which a small value is the fault.
+OF_TISSUE = ("saturation", "tissue")
 LOWER = ("focus", "peak", "saturation", "tissue")
 UNCHANGED = "unchanged"
 
@@ -64,8 +65,7 @@ class Seen:
         if name == "ood_ratio":
             return np.array([(item.ood_score or 0) / (item.ood_threshold or 1) for item in self.predictions])
         values = np.array([getattr(quality, name) for quality in self.qualities])
-        if name == "tissue":
-            # Glass may lack tissue.
+        if name in OF_TISSUE:
             values[[item.tissue.class_id == BACKGROUND for item in self.predictions]] = 1
         return -values if name in LOWER else values
 
@@ -152,7 +152,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     """The limits, and a table for each split."""
     limits = table(["figure", *report["limits"]], [["limit", *map("{:g}".format, report["limits"].values())]])
     parts = [
-        f"Limits chosen on {report['validation_tiles']} validation tiles under {len(report['validation'])} changes: "
+        f"Limits chosen on {report['validation_tiles']} validation tiles under {len(report['validation']) - 1} changes: "
         f"the strictest that at most {EXCEEDING:.1%} of the tiles exceed under any change that costs less than "
         f"{HARMLESS:g} points.",
         limits,

@@ -65,9 +65,9 @@ def test_a_harmful_change_is_flagged_for_its_reason_and_the_aims_are_read_off() 
     assert found["harmless"]["flagged"] == max(rows[UNCHANGED]["flagged"], rows["harmless"]["flagged"])
 
 
-def test_glass_sets_no_limit_to_tissue() -> None:
-    glass = seen(0.9, 4, code=CODES[BACKGROUND], tissue=-0.9)
-    assert choose_limits({UNCHANGED: glass}).tissue == 1
+def test_glass_sets_no_limit_to_tissue_and_its_colour() -> None:
+    limits = choose_limits({UNCHANGED: seen(0.9, 4, code=CODES[BACKGROUND], tissue=-0.9, saturation=-0.9)})
+    assert limits.tissue == limits.saturation == 1
 
 
 def test_strengths_that_choose_do_not_judge() -> None:
