@@ -150,9 +150,10 @@ def aims(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The limits, and a table for each split."""
+    changes = len(report["validation"]) - 1
     limits = table(["figure", *report["limits"]], [["limit", *map("{:g}".format, report["limits"].values())]])
     parts = [
-        f"Limits chosen on {report['validation_tiles']} validation tiles under {len(report['validation']) - 1} changes: "
+        f"Limits chosen on {report['validation_tiles']} validation tiles under {changes} changes: "
         f"the strictest that at most {EXCEEDING:.1%} of the tiles exceed under any change that costs less than "
         f"{HARMLESS:g} points.",
         limits,
