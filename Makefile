@@ -64,6 +64,7 @@ evaluate: .venv/test.stamp
 report: .venv/test.stamp
 	$(BIN)/python -m evaluation.calibrate --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.verdict --data $(DATA) --output docs/evaluation
+	$(BIN)/python -m evaluation.fit --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.classification --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.robustness --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.card --reports docs/evaluation --output MODEL_CARD.md

@@ -17,6 +17,8 @@ export function trustCard(answer) {
       "Prediction set",
       set ? `${set.codes.map(nameOf).join(", ")} (${percent(set.coverage)} coverage)` : "None, because the tile is unlike the training tiles or the model is not calibrated.",
     ],
+    ...(answer.field ? [["Field of view", fieldOfView(answer.field)]] : []),
+    ...(answer.fit?.verdict ? [["Picture", picture(answer.fit)]] : []),
     ["Tumour-related share", verdict.tumour_threshold === null ? percent(verdict.tumour_share) : `${percent(verdict.tumour_share)}; flagged from ${percent(verdict.tumour_threshold)}`],
     ["Model", `${model.name} ${model.version}, weights ${model.digest.slice(0, 12)}, trained on ${model.training_data}`],
     ["Answered in", `${Math.round(1000 * answer.seconds)} ms`],
@@ -27,6 +29,17 @@ export function trustCard(answer) {
     h("summary", {}, verdict.state === "confident" ? "Why can I trust this?" : "Why can I not trust this?"),
     h("dl", {}, ...rows.map(([term, text]) => h("div", {}, h("dt", {}, term), h("dd", {}, text)))),
   );
+}
+
+/** @param {NonNullable<Classification["field"]>} field */
+function fieldOfView({ microns, assumed, mpp, source }) {
+  if (microns === null) return `Not known: the image is taken for a tile of ${assumed} x ${assumed} micrometres.`;
+  return `${microns} x ${microns} micrometres, at ${Number(mpp?.toPrecision(3))} a pixel (${source})`;
+}
+
+/** @param {NonNullable<Classification["fit"]>} fit */
+function picture({ verdict, reasons }) {
+  return verdict === "fit" ? "Fit to be judged" : `${verdict === "unfit" ? "Unfit" : "Doubtful"}: ${reasons.join(", ").replaceAll("_", " ")}`;
 }
 
 /** @param {Classification} answer */

@@ -26,6 +26,8 @@
  * @property {boolean | null} in_distribution
  * @property {{level: string, disclaimer: string} | null} risk
  * @property {string[]} [notes]
+ * @property {{microns: number | null, assumed: number | null, mpp: number | null, source: string | null}} [field]
+ * @property {{verdict: string | null, reasons: string[]}} [fit]
  * @property {number} seconds the time from request to response, measured by the page
  *
  * @typedef {Classification & {canonical: {size: number, image: string}, explanations: ExplanationJson[]}} Answer

@@ -1,7 +1,7 @@
 """The field of view: how much tissue an image shows, and the square of it that the network classifies.
 
 PathMNIST's tiles show 112 x 112 micrometres. A class is learned at that scale, and an image at another one looks like
-another tissue (docs/field_of_view.md). Like all that it imports, this module needs no PyTorch.
+another tissue (docs/evaluation/field_of_view.md). Like all that it imports, this module needs no PyTorch.
 """
 
 from dataclasses import dataclass
@@ -100,26 +100,28 @@ def _known(requested: float | None, usable: Scale | None) -> tuple[float, Source
 
 def _square(width: int, height: int, mpp: float, source: Source) -> Box:
     """The centre square to classify. Raises `RequestError`."""
-    shorter, longer = min(width, height), max(width, height)
-    if shorter * mpp < TILE_MICRONS * (1 - TOLERANCE):
-        needed = f"at least {TILE_MICRONS * (1 - TOLERANCE):g} are needed"
-        raise _refusal("field_too_small", (width, height), mpp, source, needed)
+    shorter, longer, smallest = min(width, height), max(width, height), TILE_MICRONS * (1 - TOLERANCE)
+    if shorter * mpp < smallest:
+        message = _refusal(width, height, mpp, source, f"at least {smallest:g} are needed")
+        raise RequestError("field_too_small", message, _blamed(source))
     if longer * mpp > LARGEST:
-        needed = f"at most {LARGEST:g} are accepted, and /regions/pathmnist takes larger ones"
-        raise _refusal("field_too_large", (width, height), mpp, source, needed)
+        limit = f"at most {LARGEST:g} are accepted, and /regions/pathmnist takes larger ones"
+        raise RequestError("field_too_large", _refusal(width, height, mpp, source, limit), _blamed(source))
     side = round(TILE_MICRONS / mpp) if shorter * mpp > TILE_MICRONS * (1 + TOLERANCE) else shorter
     return Box((width - side) // 2, (height - side) // 2, side, side)
 
 
-def _refusal(code: str, size: tuple[int, int], mpp: float, source: Source, needed: str) -> RequestError:
-    width, height = (f"{side * mpp:.4g}" for side in size)
+def _refusal(width: int, height: int, mpp: float, source: Source, limit: str) -> str:
     message = (
-        f"At {mpp:.4g} micrometres a pixel the image shows {width} x {height} micrometres. "
-        f"A tile shows {TILE_MICRONS:g}; {needed}."
+        f"At {mpp:.4g} micrometres a pixel the image shows {width * mpp:.4g} x {height * mpp:.4g} micrometres. "
+        f"A tile shows {TILE_MICRONS:g}; {limit}."
     )
-    if source == "request":
-        return RequestError(code, message, "mpp")
-    return RequestError(code, f"{message} The file states the scale ({source}); 'mpp' overrides it.", "data")
+    return message if source == "request" else f"{message} The file states the scale ({source}); 'mpp' overrides it."
+
+
+def _blamed(source: Source) -> str:
+    """The field of the request that stated the scale."""
+    return "mpp" if source == "request" else "data"
 
 
 def _squeezed(pixels: Pixels) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from handler.model.fit import REASONS, VERDICTS
+
 ENGINE = Gauge("pathmnist_engine", "1 for each engine that serves.", ["engine"], multiprocess_mode="livemax")
 REQUESTS = Counter(
     "pathmnist_requests",
@@ -46,6 +48,11 @@ FIT_REASONS = Counter(
     "Answers by what is wrong with the picture, such as out_of_focus; an answer may have several reasons.",
     ["reason"],
 )
+# From the start with 0, so that no rate misses the first one.
+for verdict in VERDICTS:
+    FIT.labels(verdict)
+for reason in REASONS:
+    FIT_REASONS.labels(reason)
 FOCUS = Histogram(
     "pathmnist_focus",
     "Differences of neighbouring pixels relative to pixels two apart: small where a picture is blurred.",

@@ -124,16 +124,16 @@ def fit_of(quality: Quality, prediction: Prediction, limits: FitLimits | None) -
 
 
 def _reasons(quality: Quality, limits: FitLimits, class_id: int) -> tuple[str, ...]:
-    """The figures beyond their limits, as reasons."""
+    """The figures beyond their limits, as reasons. Glass is no fault of a tile that is called glass."""
+    glass = class_id == BACKGROUND
     beyond = (
         quality.focus < limits.focus,
         quality.noise > limits.noise,
         quality.blocks > limits.blocks or quality.chroma > limits.chroma,
         quality.clipped > limits.clipped,
         quality.peak < limits.peak,
-        quality.saturation < limits.saturation,
-        # Glass is no fault of a tile that is called glass.
-        quality.tissue < limits.tissue and class_id != BACKGROUND,
+        quality.saturation < limits.saturation and not glass,
+        quality.tissue < limits.tissue and not glass,
     )
     return tuple(reason for reason, is_beyond in zip(PIXEL_REASONS, beyond, strict=True) if is_beyond)
 

@@ -23,7 +23,7 @@ FOLDER = ROOT / "deploy" / "monitoring"
 CASES = Path(__file__).parent / "monitoring_cases.yml"
 # A healthy server does not export these: a status counter has no value before the first such response.
 ONLY_AFTER_A_FAULT = {"Requests5XX"}
-WORDS = {"by", "on", "or", "and", "bool", "group_left"}
+WORDS = {"by", "on", "or", "and", "unless", "bool", "group_left"}
 needs_prometheus = pytest.mark.skipif(
     not (shutil.which("promtool") and shutil.which("prometheus")), reason="Prometheus and promtool are not installed"
 )

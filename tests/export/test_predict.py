@@ -93,7 +93,7 @@ def assert_same_answer(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert found["verdict"]["tumour_share"] == pytest.approx(expected["verdict"]["tumour_share"], abs=1e-4)
     for name in ("state", "classes", "tumour_related", "test_tiles"):
         assert found["verdict"][name] == expected["verdict"][name]
-    for name in ("prediction_set", "in_distribution", "risk"):
+    for name in ("prediction_set", "in_distribution", "risk", "field", "fit"):
         assert found[name] == expected[name]
     assert found.get("notes") == expected.get("notes")
 
@@ -121,6 +121,23 @@ def test_real_tiles_get_the_servers_classes_and_maps(
         assert_same_answer(body, expected)
         (explanation,), (same,) = body["explanations"], expected["explanations"]
         assert np.abs(raw_map(explanation) - raw_map(same)).max() < 1e-4
+
+
+def test_the_field_of_view_is_cut_and_refused_as_by_the_server(
+    predict: Predict, tiles: Pixels, service: Service, tmp_path: Path
+) -> None:
+    tile, small = tmp_path / "tile.png", tmp_path / "small.tif"
+    Image.fromarray(np.pad(tiles[0], ((20, 20), (30, 30), (0, 0)), mode="symmetric")).save(tile)
+    Image.fromarray(tiles[0]).save(small, dpi=(50800, 50800))
+    status, (body, refused) = predict(tile, small, "--mpp", "2.5")
+    assert status == 1
+    expected = served(service, tile, mpp="2.5")
+    assert_same_answer(body, expected)
+    assert body["field"]["cut"] == {"left": 21, "top": 11, "width": 45, "height": 45}
+    assert refused["error"]["code"] == "field_too_small"
+    # Without the option, the file's own word counts, which makes it smaller still.
+    _, (by_file,) = predict(small)
+    assert "(tiff)" in by_file["error"]["message"]
 
 
 @pytest.mark.parametrize("words", [[], ["--target", "TUM"], ["--target", "7", "--contrast", "MUS"]])
@@ -193,6 +210,7 @@ def test_the_table_holds_the_same_answers(
     for row, body in zip(rows[:-1], found[:-1], strict=True):
         assert row["error"] == ""
         assert (row["code"], row["verdict"]) == (body["prediction"]["code"], body["verdict"]["state"])
+        assert (row["fit"], row["fit_reasons"].split()) == (body["fit"]["verdict"] or "", body["fit"]["reasons"])
         assert float(row["p_TUM"]) == body["probabilities"]["TUM"]
         codes = body["prediction_set"]["codes"] if body["prediction_set"] else []
         assert row["prediction_set"].split() == codes

@@ -1,7 +1,9 @@
+from PIL import Image, ImageFilter
 from prometheus_client import REGISTRY
 
 from handler.api.request import RawRequest
 from handler.api.service import Service
+from serving.supervisor import TILE
 from tests.conftest import Pixels
 from tests.support.images import Encode
 
@@ -57,6 +59,18 @@ def test_what_answers_say_of_themselves_is_counted(service: Service, tiles: Pixe
     names = ("confidence", "ood_ratio", "gradient_evaluations", "completeness_residual")
     assert [counted(f"{name}_count") for name in names] == [1, 1, 1, 1]
     assert counted("gradient_evaluations_sum") == 4
+
+
+def test_faults_of_pictures_are_counted_by_reason(service: Service, encode: Encode) -> None:
+    counted = Counted()
+    tile = Image.open(TILE).convert("RGB")
+    pictures = [tile, tile.filter(ImageFilter.GaussianBlur(1.5)), tile.filter(ImageFilter.GaussianBlur(2))]
+    service.respond([RawRequest({"body": encode(picture)}) for picture in pictures])
+    assert counted("fit_reasons_total", reason="out_of_focus") == 2
+    assert counted("fit_reasons_total", reason="noisy") == 0
+    assert counted("fit_total", verdict="fit") == 1
+    assert counted("fit_total", verdict="doubtful") + counted("fit_total", verdict="unfit") == 2
+    assert counted("focus_count") == 3
 
 
 def test_a_skipped_explanation_counts_as_such(service: Service, tiles: Pixels, encode: Encode) -> None:

@@ -147,8 +147,10 @@ def test_all_faults_together_are_all_named() -> None:
     assert fit_of(worst, prediction(), LIMITS).reasons == PIXEL_REASONS
 
 
-def test_glass_may_lack_tissue() -> None:
-    assert fit_of(replace(GOOD, tissue=0.0), prediction("BACK"), LIMITS).verdict == "fit"
+def test_glass_may_lack_tissue_and_colour() -> None:
+    glass = replace(GOOD, tissue=0.0, saturation=0.0)
+    assert fit_of(glass, prediction("BACK"), LIMITS).verdict == "fit"
+    assert fit_of(glass, prediction("ADI"), LIMITS).reasons == ("colourless", "little_tissue")
 
 
 def test_a_tile_far_from_the_training_tiles_is_a_doubt_by_itself() -> None:
