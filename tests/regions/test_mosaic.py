@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from handler.classes import CODES
 from regions.answers import STATES
@@ -56,3 +57,21 @@ def test_areas_are_those_of_the_answers(images: Pixels, classes: Labels, backend
         assert share.tiles == np.count_nonzero((classes == class_id) & confident)
         assert share.mm2 == pytest.approx(share.tiles * 0.112**2, abs=1e-6)
     assert tissue_map.composition().abstained.tiles == np.count_nonzero(~confident)
+
+
+def test_a_scanners_level_at_one_micrometre_gives_the_classes_of_level_0(
+    shared: Path, backend: LocalBackend, tmp_path: Path
+) -> None:
+    """On the originals of 224 pixels; the level is averaged and compressed again, as scanners make it."""
+    files = sorted((shared / "originals_224").glob("*.png"))
+    originals = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+    pixels = mosaic(originals, 8)
+    half = Image.fromarray(pixels).reduce(2)
+    half.save(tmp_path / "half.jpg", quality=75, dpi=(25400, 25400))
+    Image.fromarray(pixels).save(tmp_path / "full.png", dpi=(50800, 50800))
+    found = []
+    for name in ("full.png", "half.jpg"):
+        source = open_source(tmp_path / name)
+        grid = grid_of(source)
+        found.append(backend.classify(read_tiles(source, grid, all_tiles(grid))[: len(files)]).logits.argmax(axis=1))
+    assert (found[0] == found[1]).mean() >= 0.95
