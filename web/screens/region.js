@@ -43,7 +43,7 @@ export function region(main) {
   giveFilesTo(([file]) => begin(file));
   const asked = new URLSearchParams(location.search).get("job");
   show();
-  if (regions.file) begin(regions.file);
+  if (regions.file && !regions.job) begin(regions.file);
   else if (asked && !regions.job) regions.resume(asked).catch(fail);
   return () => {
     regions.removeEventListener("job", show);
@@ -77,22 +77,23 @@ async function fillSlides(section) {
   const { slides } = await fetchJson("/slides").catch(() => ({ slides: [] }));
   if (!slides.length) return;
   const choice = h("select", { id: "slide" }, ...slides.map((/** @type {string} */ name) => h("option", { value: name }, name)));
-  const open = h("button", { type: "button", click: () => start(null, { slide: choice.value }) }, "Open the slide");
+  const open = h("button", { type: "button", click: () => start(null, { slide: choice.value }, "") }, "Open the slide");
   section.replaceChildren(h("h2", {}, "Or open a slide of this server"), h("p", { class: "row" }, h("label", { for: "slide" }, "Slide"), choice, open));
 }
 
 /** Start with a file and the size of its pixels, if the visitor gave it. @param {File} file */
 async function begin(file) {
-  regions.file = file;
+  const field = /** @type {HTMLInputElement | null} */ (document.getElementById("mpp"));
+  const mpp = field?.value ?? "";
   if (regions.job) await regions.close();
-  await start(file, {});
+  regions.file = file;
+  await start(file, {}, mpp);
 }
 
-/** @param {File | null} file @param {Record<string, string>} options */
-async function start(file, options) {
+/** @param {File | null} file @param {Record<string, string>} options @param {string} typed micrometres per pixel */
+async function start(file, options, typed) {
   hideMessage();
-  const field = /** @type {HTMLInputElement | null} */ (document.getElementById("mpp"));
-  const mpp = field?.value.trim().replace(",", ".") ?? "";
+  const mpp = typed.trim().replace(",", ".");
   announce("Sending the region");
   await regions.start(file, mpp ? { ...options, mpp } : options).catch(fail);
 }
