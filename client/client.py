@@ -1,10 +1,11 @@
 """`Client(url).classify(images)` and `.explain(images)`: typed answers, maps as arrays."""
 
 import base64
+import dataclasses
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,27 @@ class Explanation:
     target: str
     attribution: NDArray[np.float32] | None
     unit: str | None
-    details: Mapping[str, Any] = field(repr=False)
+    details: Mapping[str, Any] = dataclasses.field(repr=False)
+
+
+@dataclass(frozen=True)
+class Field:
+    """The field of view: `microns` is the side of the classified square, `mpp` the micrometres a pixel, and `source`
+    says who stated them (request, tiff, ome, png). All three are None if nobody did; the server then assumes a tile."""
+
+    microns: float | None
+    mpp: float | None
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether the picture is fit to be judged: `verdict` is fit, doubtful or unfit, `reasons` are words such as
+    `out_of_focus`. `figures` are the measured numbers by name."""
+
+    verdict: str | None
+    reasons: tuple[str, ...]
+    figures: Mapping[str, float] = dataclasses.field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -60,7 +81,8 @@ class Answer:
     """The answer for one image.
 
     `code` is the predicted class, `probability` its probability, `probabilities` those of all classes. What needs a
-    calibrated model is None without one. `content` is the whole response, as docs/api.md describes it.
+    calibrated model is None without one; `field` and `fit` are None if `include` leaves them out. `content` is the
+    whole response, as docs/api.md describes it.
     """
 
     code: str
@@ -68,8 +90,10 @@ class Answer:
     probabilities: Mapping[str, float]
     logits: NDArray[np.float64]
     in_distribution: bool | None
+    field: Field | None
+    fit: Fit | None
     explanations: tuple[Explanation, ...]
-    content: Mapping[str, Any] = field(repr=False)
+    content: Mapping[str, Any] = dataclasses.field(repr=False)
 
 
 class Client:
@@ -190,9 +214,20 @@ def _answer(result: Mapping[str, Any]) -> Answer:
         result["probabilities"],
         np.array(result["logits"]),
         result.get("in_distribution"),
+        _field(result["field"]) if "field" in result else None,
+        _fit(result["fit"]) if "fit" in result else None,
         tuple(_explanation(item) for item in result.get("explanations", ())),
         result,
     )
+
+
+def _field(item: Mapping[str, Any]) -> Field:
+    return Field(item["microns"], item["mpp"], item["source"])
+
+
+def _fit(item: Mapping[str, Any]) -> Fit:
+    figures = {name: value for name, value in item.items() if name not in ("verdict", "reasons")}
+    return Fit(item["verdict"], tuple(item["reasons"]), figures)
 
 
 def _explanation(item: Mapping[str, Any]) -> Explanation:

@@ -1,7 +1,7 @@
 """Changes of a tile's own pixels, as another scanner, site or file format makes them.
 
-`SHIFTS` are made to validation tiles, which calibrate; `CHANGES` are made to test tiles, which judge. No strength
-occurs in both.
+`SHIFTS` are made to validation tiles, which calibrate, and so are the stronger `FAULTS`, which set the limits of a
+picture that is fit to be judged. `CHANGES` are made to test tiles, which judge. No strength occurs in both.
 """
 
 from collections.abc import Callable, Mapping
@@ -98,6 +98,16 @@ SHIFTS: Changes = {
     "stain H, E": {f"{h:g}, {e:g}": partial(stain, factors=(h, e)) for h, e in ((0.8, 1.3), (1.3, 0.8))},
     "channel gain": {"8 %": partial(channel_gain, strength=0.08)},
     "channel shift": {"8 %": partial(channel_shift, strength=0.08)},
+}
+
+FAULTS: Changes = {
+    "JPEG quality": {f"{quality}": partial(jpeg, quality=quality) for quality in (90, 50, 15)},
+    "brightness": {f"{factor:g}": partial(brightness, factor=factor) for factor in (0.5, 1.5)},
+    "contrast": {f"{factor:g}": partial(contrast, factor=factor) for factor in (0.5, 0.8, 1.25, 1.7)},
+    "saturation": {f"{factor:g}": partial(saturation, factor=factor) for factor in (0.0, 0.4, 1.9)},
+    "hue, turns": {f"{turn:g}": partial(hue, turn=turn) for turn in (-0.08, 0.08)},
+    "noise, sigma": {f"{sigma:g}": partial(noise, sigma=sigma) for sigma in (0.02, 0.045, 0.08)},
+    "enlarged and reduced": {"64": partial(enlarge_and_reduce, size=64)},
 }
 
 CHANGES: Changes = {

@@ -11,6 +11,7 @@ from typing import Any
 
 from export.archive import MODEL_NAME
 from export.schemas import Schema, object_of, ref, schemas
+from handler.api.field import LARGEST, PLAUSIBLE, TILE_MICRONS, TOLERANCE
 from handler.api.image import FORMATS, ImageLimits
 from handler.api.options import (
     BUDGET,
@@ -18,6 +19,7 @@ from handler.api.options import (
     DTYPE,
     INCLUDABLE,
     METHOD_PARAMETERS,
+    MPP,
     PRESETS,
     RENDERING,
     RETURN,
@@ -60,7 +62,14 @@ REGION_OPTIONS: list[dict[str, Any]] = [
     },
 ]
 # What a tile has to show: PathMNIST's are 224 pixels at 0.5 micrometres, reduced to 28.
-FIELD_OF_VIEW = {"micrometres": 112, "pixels": 224, "micrometres_per_pixel": 0.5}
+FIELD_OF_VIEW = {
+    "micrometres": TILE_MICRONS,
+    "pixels": 224,
+    "micrometres_per_pixel": 0.5,
+    "tolerance": TOLERANCE,
+    "largest": LARGEST,
+    "plausible_mpp": PLAUSIBLE,
+}
 CLOSED_FORM = [method.name for method in METHODS.values() if method.closed_form]
 # Options that are not a `Parameter`: description, and schema.
 WORDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -138,7 +147,7 @@ def options(verb: str) -> list[dict[str, Any]]:
     names = list(METHODS) if verb == "explanations" else CLOSED_FORM
     default = f"; the default is {DEFAULT_METHOD}" if verb == "explanations" else ""
     items = {field: (f"methods, several with commas: {', '.join(names)}{default}", {"type": "string"}), **WORDS}
-    own = {"return": RETURN, "dtype": DTYPE, "coverage": COVERAGE, "budget_ms": BUDGET, **RENDERING}
+    own = {"return": RETURN, "dtype": DTYPE, "coverage": COVERAGE, "mpp": MPP, "budget_ms": BUDGET, **RENDERING}
     if verb == "explanations":
         own |= {name: spec for method in METHODS.values() for name, spec in method.parameters.items()}
     items |= {name: (_meaning(name, spec), _parameter_schema(spec)) for name, spec in own.items()}

@@ -17,8 +17,9 @@ from typing import Any, TextIO
 from export.predictor import BASELINES, METHODS, Explanation, IntegrationPath, ModelFileError, Predictor, Score
 from handler.api.attribution import map_json, subject_json
 from handler.api.errors import RequestError
+from handler.api.field import PLAUSIBLE, view
 from handler.api.image import DecodedImage, ImageLimits, decode_image
-from handler.api.prediction import TRUST, prediction_json
+from handler.api.prediction import TRUST, picture_json, prediction_json
 from handler.api.render import EVIDENCE, Canvas, Rendering, jpeg, png, strength_of
 from handler.api.verdict import verdict_of
 from handler.classes import CODES
@@ -35,6 +36,9 @@ COLUMNS = (
     "in_distribution",
     "tumour_share",
     "risk",
+    "fit",
+    "fit_reasons",
+    "field_microns",
     *(f"p_{code}" for code in CODES),
     "error",
 )
@@ -42,7 +46,8 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Task:
-    """What to do with each tile. `target` None means the predicted class, `pictures` None means no pictures."""
+    """What to do with each tile. None means the predicted class as `target`, no `pictures`, and an unknown size of a
+    pixel, `mpp` in micrometres."""
 
     methods: tuple[str, ...]
     target: int | None
@@ -50,6 +55,7 @@ class Task:
     path: IntegrationPath
     coverage: str
     pictures: Path | None
+    mpp: float | None = None
 
 
 def answers(predictor: Predictor, files: list[Path], task: Task) -> Iterator[dict[str, Any]]:
@@ -63,19 +69,21 @@ def answers(predictor: Predictor, files: list[Path], task: Task) -> Iterator[dic
 
 def _answer(predictor: Predictor, file: Path, stem: str, task: Task) -> dict[str, Any]:
     image = _read(file)
-    classified = predictor.classify(image.pixels)
+    pixels, field = view(image.pixels, task.mpp, image.scale)
+    classified = predictor.classify(pixels)
     prediction = classified.prediction
     verdict = verdict_of(prediction, predictor.rules)
     body = prediction_json(predictor.identity(), prediction, verdict, frozenset(TRUST), task.coverage)
-    if image.notes:
-        body["notes"] = image.notes
+    body |= picture_json(field, classified.fit, frozenset(TRUST))
+    if notes := image.notes + field.notes:
+        body["notes"] = notes
     target = prediction.tissue.class_id if task.target is None else task.target
     explanations = [
-        predictor.explain(image.pixels, classified, method, Score(target, task.contrast), task.path)
+        predictor.explain(pixels, classified, method, Score(target, task.contrast), task.path)
         for method in task.methods
     ]
     if explanations:
-        canvas = Canvas(image.pixels, predictor.input_size)
+        canvas = Canvas(pixels, predictor.input_size)
         body["explanations"] = [_explanation_json(item, canvas, stem, task.pictures) for item in explanations]
     return body
 
@@ -147,6 +155,9 @@ def _columns(row: dict[str, Any]) -> dict[str, Any]:
         "in_distribution": row["in_distribution"],
         "tumour_share": row["verdict"]["tumour_share"],
         "risk": risk["level"] if risk else "",
+        "fit": row["fit"]["verdict"],
+        "fit_reasons": " ".join(row["fit"]["reasons"]),
+        "field_microns": row["field"]["microns"],
         **{f"p_{code}": probability for code, probability in row["probabilities"].items()},
     }
 
@@ -179,6 +190,18 @@ def _steps(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_STEPS}")
 
 
+def _mpp(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if PLAUSIBLE[0] <= value <= PLAUSIBLE[1]:
+        return value
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a number of micrometres from {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g}"
+    )
+
+
 def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Exits with status 2 and a message for arguments that have no meaning."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -192,6 +215,7 @@ def parse_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--n-steps", type=_steps, default=32, metavar="N", help="of Integrated Gradients; default 32")
     parser.add_argument("--baseline", choices=list(BASELINES), default="black", help="of Integrated Gradients")
     parser.add_argument("--coverage", choices=COVERAGES, default="0.9", help="promise of the prediction set")
+    parser.add_argument("--mpp", type=_mpp, metavar="MICROMETRES", help="size of a pixel; default: the file's, if any")
     parser.add_argument("--format", choices=list(WRITERS), default="json", help="lines of JSON, or a table")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="folder for a heat map and an overlay of each map")
     arguments = parser.parse_args(words)
@@ -208,7 +232,15 @@ def main(words: list[str] | None = None) -> int:
     if arguments.pictures:
         arguments.pictures.mkdir(parents=True, exist_ok=True)
     path = IntegrationPath(arguments.n_steps, arguments.baseline)
-    task = Task(arguments.explain, arguments.target, arguments.contrast, path, arguments.coverage, arguments.pictures)
+    task = Task(
+        arguments.explain,
+        arguments.target,
+        arguments.contrast,
+        path,
+        arguments.coverage,
+        arguments.pictures,
+        arguments.mpp,
+    )
     try:
         predictor = Predictor(arguments.models)
         faultless = WRITERS[arguments.format](answers(predictor, arguments.files, task), sys.stdout)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from handler.explain.display import Display
+from handler.model.fit import Fit, fit_of, measure, reduced
 from handler.model.prediction import DecisionRules, Prediction, prediction_of
 
 CLASSIFYING, EXPLAINING = "pathmnist.onnx", "pathmnist_explain.onnx"
@@ -59,9 +60,11 @@ class IntegrationPath:
 
 @dataclass(frozen=True)
 class Classified:
-    """The prediction for one image, and the class activation maps of its nine logits, `[9, 7, 7]` in logits."""
+    """The prediction for one image, whether the image is fit to be judged, and the class activation maps of its nine
+    logits, `[9, 7, 7]` in logits."""
 
     prediction: Prediction
+    fit: Fit
     cam: Map
 
 
@@ -90,11 +93,12 @@ class Predictor:
         self._metadata = self._session.get_modelmeta().custom_metadata_map
         rules = json.loads(self._metadata["rules"])
         self.rules = DecisionRules.from_json(rules) if rules else None
+        self._preprocessing: dict[str, Any] = json.loads(self._metadata["preprocessing"])
 
     @property
     def input_size(self) -> int:
         """The side of the network's input."""
-        return int(json.loads(self._metadata["preprocessing"])["input_size"])
+        return int(self._preprocessing["input_size"])
 
     def identity(self) -> dict[str, Any]:
         """The `model` block of an answer."""
@@ -111,7 +115,9 @@ class Predictor:
         names = ["logits", "cam"] + (["ood_score"] if self.rules else [])
         logits, cam, *ood_score = self._session.run(names, {"image": image[None]})
         distance = float(ood_score[0][0]) if self.rules else None
-        return Classified(prediction_of(logits[0], distance, self.rules), cam[0])
+        prediction = prediction_of(logits[0], distance, self.rules)
+        (quality,) = measure(reduced(image, self._preprocessing["canonical_size"])[None])
+        return Classified(prediction, fit_of(quality, prediction, self.rules.fit if self.rules else None), cam[0])
 
     def explain(
         self, image: Image, classified: Classified, method: str, score: Score, path: IntegrationPath

@@ -1,10 +1,12 @@
 """The JSON of requests and responses as JSON schemas, for export/contract.py."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from handler.classes import CODES, NUM_CLASSES
 from handler.explain.registry import METHODS
+from handler.model.fit import REASONS, VERDICTS, Quality
 from serving.gateway.open_inference import OUTPUTS
 from serving.gateway.payload import MAX_IMAGES
 
@@ -18,6 +20,8 @@ OPTIONAL_PARTS = (
     "ood_score",
     "in_distribution",
     "risk",
+    "field",
+    "fit",
     "canonical",
     "embedding",
     "notes",
@@ -44,6 +48,7 @@ def schemas() -> dict[str, Schema]:
     """All schemas by name."""
     text, number, count = {"type": "string"}, {"type": "number"}, {"type": "integer", "minimum": 0}
     share = {"type": "number", "minimum": 0, "maximum": 1}
+    length = {"type": "number", "exclusiveMinimum": 0}
     encoded = {"type": "string", "contentEncoding": "base64"}
     code = {"type": "string", "enum": list(CODES)}
     class_id = {"type": "integer", "minimum": 0, "maximum": NUM_CLASSES - 1}
@@ -82,6 +87,8 @@ def schemas() -> dict[str, Schema]:
                 "ood_score": _or_null({"type": "number", "minimum": 0}),
                 "in_distribution": {"type": ["boolean", "null"]},
                 "risk": _or_null(object_of({"level": {"enum": ["high", "unknown"]}, "disclaimer": text})),
+                "field": ref("Field"),
+                "fit": ref("Fit"),
                 "canonical": object_of({"size": count, "image": text}),
                 "embedding": {**numbers, "minItems": 512, "maxItems": 512},
                 "notes": {"type": "array", "items": text},
@@ -102,6 +109,26 @@ def schemas() -> dict[str, Schema]:
                 "tumour_threshold": _or_null(share),
                 "share_right": _or_null(share),
                 "test_tiles": _or_null(object_of({"low": share, "high": share, "tiles": count, "right": count})),
+            },
+            **strict,
+        ),
+        "Field": object_of(
+            {
+                "microns": _or_null(length),
+                "assumed": _or_null(length),
+                "mpp": _or_null(length),
+                "source": {"enum": ["request", "tiff", "ome", "png", None]},
+                "plausible_mpp": {**numbers, "minItems": 2, "maxItems": 2},
+                "ignored": _or_null(object_of({"mpp": length, "source": {"enum": ["tiff", "ome", "png"]}}, **strict)),
+                "cut": _or_null(object_of(dict.fromkeys(("left", "top", "width", "height"), count), **strict)),
+            },
+            **strict,
+        ),
+        "Fit": object_of(
+            {
+                "verdict": {"enum": [*VERDICTS, None]},
+                "reasons": {"type": "array", "items": {"enum": list(REASONS)}},
+                **{field.name: {"type": "number", "minimum": 0} for field in fields(Quality)},
             },
             **strict,
         ),

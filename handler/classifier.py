@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from handler.explain.explainer import Explainer, Explanation, Job
 from handler.explain.registry import DEFAULT_METHOD, METHODS
 from handler.model.checkpoint import Model, load_model
 from handler.model.engine import Engine, Forward, Image
+from handler.model.fit import Fit, fit_of, measure, reduced
 from handler.model.network import embedding
 from handler.model.prediction import Prediction, prediction_of
 from handler.model.preprocess import canonical_tile
@@ -80,6 +82,13 @@ class Classifier:
             return [prediction_of(row, None, None) for row in logits]
         ood_scores = confidence.ood_scores(embedding(forward.features)).tolist()
         return [prediction_of(row, score, confidence) for row, score in zip(logits, ood_scores, strict=True)]
+
+    def fits(self, images: Sequence[Image], predictions: Sequence[Prediction]) -> list[Fit]:
+        """Whether each image is fit to be judged, with its prediction."""
+        size = self.model.preprocessing.canonical_size
+        limits = self.model.confidence.fit if self.model.confidence else None
+        qualities = measure(np.stack([reduced(image, size) for image in images]))
+        return [fit_of(*pair, limits) for pair in zip(qualities, predictions, strict=True)]
 
     def canonical_tile(self, image: Image) -> Image:
         """What the network sees of an image: uint8 `[S, S, 3]` with S the size that it was trained on."""

@@ -5,17 +5,19 @@ run.json (docs/regions.md). A command that was ended continues if it is given ag
 """
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
-from regions.backend import Backend
+from regions.backend import Backend, open_backend
 from regions.errors import RegionError
 from regions.grid import READ_MPP
 from regions.inputs import files_of
 from regions.job import Run, Settings
 from regions.progress import Progress
-from regions.run import in_this_process, run, versions
-from regions.server_backend import ServerBackend
+from regions.run import Classify, in_this_process, run, versions
+
+logger = logging.getLogger(__name__)
 
 ARCHIVE = Path(__file__).parents[1] / "model_store" / "pathmnist.mar"
 
@@ -28,6 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_mutually_exclusive_group()
     model.add_argument("--archive", type=Path, default=ARCHIVE, help="model archive, run in this process (%(default)s)")
     model.add_argument("--server", help="URL of a running server, which classifies instead")
+    parser.add_argument("--workers", type=int, default=0, help="processes on Ray, at RAY_ADDRESS or on this machine")
+    parser.add_argument("--gpus", type=float, default=0, help="for each worker; 0.25 puts four on one GPU")
     parser.add_argument("--all-tiles", action="store_true", help="classify glass too")
     parser.add_argument("--detections", action="store_true", help="every tile into the GeoJSON, with its probabilities")
     parser.add_argument(
@@ -42,21 +46,25 @@ def main(words: list[str] | None = None) -> int:
     settings = Settings(arguments.mpp, arguments.all_tiles, arguments.read_mpp, arguments.detections)
     progress = Progress(arguments.output)
     try:
-        backend = _backend(arguments)
+        backend = open_backend(arguments.archive, arguments.server)
         common = Run(settings, backend.identity(), versions(), sys.argv[1:] if words is None else words)
-        run(files_of(arguments.input), arguments.output, common, in_this_process(backend), progress)
+        run(files_of(arguments.input), arguments.output, common, _classify(arguments, backend), progress)
     except RegionError as error:
         progress.fail(None, error)
+    except Exception:
+        logger.exception("the command failed")
+        progress.fail(None, RegionError("internal_error", "The command failed; the reason is in the log above."))
     return 0 if progress.finish() else 1
 
 
-def _backend(arguments: argparse.Namespace) -> Backend:
-    if arguments.server:
-        return ServerBackend(arguments.server)
-    # Imported only if needed, because it brings PyTorch with it.
-    from regions.local_backend import LocalBackend
+def _classify(arguments: argparse.Namespace, backend: Backend) -> Classify:
+    if not arguments.workers:
+        return in_this_process(backend)
+    # Ray is needed here alone.
+    from regions.cluster import Workers, on_workers
 
-    return LocalBackend(arguments.archive)
+    workers = Workers(arguments.workers, arguments.gpus)
+    return on_workers(arguments.archive.absolute(), arguments.server, backend.identity(), workers)
 
 
 if __name__ == "__main__":

@@ -1,43 +1,13 @@
 """What classifies tiles: the model in this process, or a running server."""
 
-from dataclasses import dataclass, fields
+import os
+from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from handler.api.verdict import State
+from regions.answers import Answers
+from regions.local_backend import LocalBackend
+from regions.server_backend import ServerBackend
 from regions.source import Pixels
-
-STATES: tuple[State, ...] = ("confident", "uncertain", "unreliable")
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """The answers for N tiles, as `/predictions` gives them.
-
-    `logits` and calibrated `probabilities` are float64 `[N, 9]`; `sets` are bool `[N, 9]`, the prediction sets at a
-    coverage of 0.9, empty for a tile that is unlike the training tiles. `ood_scores` are float64 `[N]`, NaN without a
-    calibration, `in_distribution` bool `[N]`, `states` int8 `[N]`, the place in `STATES`. `cams` are float32
-    `[N, 9, h, w]`, the class activation maps in logits: a map's sum plus the class's bias is the logit.
-    """
-
-    logits: NDArray[np.float64]
-    probabilities: NDArray[np.float64]
-    sets: NDArray[np.bool_]
-    ood_scores: NDArray[np.float64]
-    in_distribution: NDArray[np.bool_]
-    states: NDArray[np.int8]
-    cams: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.logits)
-
-    @classmethod
-    def join(cls, parts: list["Answers"]) -> "Answers":
-        """One after the other. There must be at least one."""
-        names = [field.name for field in fields(cls)]
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 class Backend(Protocol):
@@ -48,3 +18,15 @@ class Backend(Protocol):
 
     def classify(self, tiles: Pixels) -> Answers:
         """The answers for uint8 tiles `[N, 28, 28, 3]`, in order. Raises `RegionError` if there are none."""
+
+
+def open_backend(archive: Path, server: str | None, engine: str | None = None) -> Backend:
+    """A server if there is a URL, otherwise the model of an archive, by a certain engine if one is named.
+
+    Raises `RegionError`.
+    """
+    if server:
+        return ServerBackend(server)
+    if engine:
+        os.environ["PATHMNIST_ENGINE"] = engine
+    return LocalBackend.of_archive(archive)

@@ -34,6 +34,8 @@ ROWS = pa.schema(
         ("ood_score", pa.float64()),
         ("state", pa.string()),
         ("abstained", pa.bool_()),
+        ("fit", pa.string()),
+        ("fit_reasons", pa.list_(pa.string())),
     ]
 )
 

@@ -3,20 +3,18 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from regions.backend import Answers
+from regions.answers import Answers
 from regions.files import write_files, write_json
 from regions.grid import READ_MPP, Grid, Tile, grid_of
-from regions.inputs import digest_of
+from regions.inputs import claim, digest_of
 from regions.overlay import picture_mpp
 from regions.source import Source, open_source
 from regions.tissue import all_tiles, thumbnail, tissue_tiles
@@ -55,25 +53,26 @@ class Run:
 class Job:
     """One input and the folder of its map."""
 
-    def __init__(self, path: Path, folder: Path, run: Run) -> None:
-        """Open the input. Raises `RegionError`."""
+    def __init__(self, path: Path, output: Path, run: Run) -> None:
+        """Open the input and claim a folder in `output`. Raises `RegionError`."""
         self.path = path
-        self._folder = folder
+        self.settings = run.settings
         self._run = run
         self.source: Source = open_source(path, run.settings.mpp)
         self.grid: Grid = grid_of(self.source)
+        self._folder = claim(output, path)
 
     @cached_property
     def tiles(self) -> list[Tile]:
         """The tiles to classify. Reads the whole image once, at a low resolution."""
-        return all_tiles(self.grid) if self._run.settings.all_tiles else tissue_tiles(self.source, self.grid)
+        return all_tiles(self.grid) if self.settings.all_tiles else tissue_tiles(self.source, self.grid)
 
     @cached_property
     def _key(self) -> dict[str, Any]:
         """All that decides the map's files."""
         return {
             "input": {"path": str(self.path), "sha256": digest_of(self.path)},
-            "settings": asdict(self._run.settings),
+            "settings": asdict(self.settings),
             "model": self._run.model,
             "versions": self._run.versions,
         }
@@ -93,17 +92,19 @@ class Job:
         work.mkdir()
         write_json(self._key, work / KEY)
 
+    @cached_property
     def shares(self) -> list[list[Tile]]:
         return [self.tiles[start : start + SHARE] for start in range(0, len(self.tiles), SHARE)]
 
-    def missing(self) -> Iterator[int]:
+    def missing(self) -> list[int]:
         """The numbers of the shares without answers."""
-        return (number for number in range(len(self.shares())) if not self._part(number).is_file())
+        return [number for number in range(len(self.shares)) if not self._part(number).is_file()]
 
-    def weights(self) -> list[int]:
-        """For each share the places of the grid that it settles, glass included; they sum to the grid."""
-        starts = [tile.row * self.grid.columns + tile.column for tile in self.tiles[::SHARE]]
-        return [end - start for start, end in pairwise([0, *starts[1:], self.grid.rows * self.grid.columns])]
+    def weight(self, number: int) -> int:
+        """The places of the grid that a share settles, glass included; those of all shares sum to the grid."""
+        places = [tile.row * self.grid.columns + tile.column for tile in self.tiles[::SHARE]]
+        edges = [0, *places[1:], self.grid.rows * self.grid.columns]
+        return edges[number + 1] - edges[number]
 
     def keep(self, number: int, answers: Answers) -> None:
         """Store the answers for a share."""
@@ -113,7 +114,7 @@ class Job:
 
     def finish(self) -> None:
         """Write the map from the kept answers, then drop those."""
-        parts = [from_bytes(self._part(number).read_bytes()) for number in range(len(self.shares()))]
+        parts = [from_bytes(self._part(number).read_bytes()) for number in range(len(self.shares))]
         tissue_map = TissueMap(
             self.path.name,
             self.source.width,
@@ -126,9 +127,9 @@ class Job:
             self._run.model,
         )
         files = write_files(
-            tissue_map, thumbnail(self.source, picture_mpp(self.source)), self._folder, self._run.settings.detections
+            tissue_map, thumbnail(self.source, picture_mpp(self.source)), self._folder, self.settings.detections
         )
-        reading = {"reader": self.source.reader.kind, "level": self.source.level_for(self._run.settings.read_mpp)}
+        reading = {"reader": self.source.reader.kind, "level": self.source.level_for(self.settings.read_mpp)}
         content = {**self._key, "reading": reading, "arguments": self._run.arguments, "files": files}
         write_json(content, self._folder / RUN)
         shutil.rmtree(self._folder / WORK)

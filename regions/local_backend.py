@@ -14,7 +14,7 @@ from handler.classes import NUM_CLASSES
 from handler.classifier import Classifier
 from handler.model.engine import Forward
 from handler.model.prediction import Prediction
-from regions.backend import STATES, Answers
+from regions.answers import STATES, Answers
 from regions.errors import RegionError
 from regions.source import Pixels
 
@@ -23,16 +23,23 @@ COVERAGE = "0.9"
 
 
 class LocalBackend:
-    """Classifies with the fastest engine of this machine, or the one in PATHMNIST_ENGINE."""
+    """Classifies with a classifier in this process."""
 
-    def __init__(self, archive: Path) -> None:
-        """Load the model. Raises `RegionError` `archive_missing`, and what `load_model` raises."""
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+
+    @classmethod
+    def of_archive(cls, archive: Path) -> "LocalBackend":
+        """The model of an archive, by the fastest engine of this machine or the one in PATHMNIST_ENGINE.
+
+        Raises `RegionError` `archive_missing`, and what `load_model` raises.
+        """
         if not archive.is_file():
             raise RegionError("archive_missing", f"{archive} does not exist; `make export` builds it.")
-        self._folder = TemporaryDirectory()
-        folder = Path(self._folder.name)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._classifier = Classifier(open_engine(folder, unpack(archive, folder), device, archive.parent))
+        with TemporaryDirectory() as folder:
+            engine = open_engine(Path(folder), unpack(archive, Path(folder)), device, archive.parent)
+        return cls(Classifier(engine))
 
     def identity(self) -> dict[str, Any]:
         return {"backend": "local", **self._classifier.engine.identity()}
@@ -43,6 +50,7 @@ class LocalBackend:
     def _batch(self, tiles: Pixels) -> Answers:
         forward = self._classifier.engine.forward(list(tiles))
         predictions = self._classifier.predictions(forward)
+        fits = self._classifier.fits(list(tiles), predictions)
         rules = self._classifier.model.confidence
         states = [STATES.index(verdict_of(prediction, rules).state) for prediction in predictions]
         return Answers(
@@ -52,6 +60,8 @@ class LocalBackend:
             np.array([np.nan if item.ood_score is None else item.ood_score for item in predictions]),
             np.array([item.in_distribution is not False for item in predictions]),
             np.array(states, np.int8),
+            np.array([fit.verdict or "" for fit in fits]),
+            np.array([",".join(fit.reasons) for fit in fits]),
             _class_activation_maps(forward, self._classifier.model.network.fc.weight),
         )
 

@@ -40,9 +40,9 @@ class OpenSlideReader:
         return pixels
 
     def _level(self, index: int, size: tuple[int, int]) -> Level:
-        full, own = self._slide.dimensions, self._slide.level_dimensions[index]
-        scale_x, scale_y = full[0] / own[0], full[1] / own[1]
-        return Level(round(size[0] / scale_x), round(size[1] / scale_y), scale_x, scale_y)
+        # OpenSlide's own factor, by which it finds places in a level; a place between two pixels is interpolated.
+        scale = self._slide.level_downsamples[index]
+        return Level(round(size[0] / scale), round(size[1] / scale), scale, scale)
 
 
 def open_openslide(path: Path) -> OpenSlideReader | None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import openslide
 
-from regions.backend import Answers, Backend
+from regions.answers import Answers
+from regions.backend import Backend
 from regions.errors import RegionError
 from regions.grid import Tile, read_tiles
-from regions.inputs import claim
 from regions.job import Job, Run
 from regions.progress import Progress
 from regions.source import Pixels
@@ -29,10 +29,9 @@ class Unit:
     job: Job
     number: int
     tiles: Sequence[Tile]
-    read_mpp: float
 
     def read(self) -> Pixels:
-        return read_tiles(self.job.source, self.job.grid, self.tiles, self.read_mpp)
+        return read_tiles(self.job.source, self.job.grid, self.tiles, self.job.settings.read_mpp)
 
 
 # Classifies units: the answers in any order, or the error of a unit that has none.
@@ -40,34 +39,27 @@ Outcome = tuple[Unit, Answers | RegionError]
 Classify = Callable[[Iterable[Unit]], Iterator[Outcome]]
 
 
-def run(paths: Sequence[Path], output: Path, settings: Run, classify: Classify, progress: Progress) -> None:
+def run(paths: Sequence[Path], output: Path, common: Run, classify: Classify, progress: Progress) -> None:
     """Write the map of every path into a folder of its own in `output`.
 
     An input that fails does not affect the others. Maps that exist are left as they are, and answers that an earlier
     run kept are used.
     """
-    jobs = _open(paths, output, settings, progress)
-    left = {id(job): 0 for job in jobs}
-    for unit, outcome in classify(_units(jobs, left, settings, progress)):
-        job = unit.job
-        if isinstance(outcome, RegionError):
-            if id(job) in left:
-                progress.fail(job.path, outcome)
-            left.pop(id(job), None)
+    failed = set()
+    for unit, outcome in classify(_units(_open(paths, output, common, progress), progress)):
+        if unit.job in failed:
             continue
-        job.keep(unit.number, outcome)
-        progress.advance(job.weights()[unit.number])
-        if id(job) in left:
-            left[id(job)] -= 1
-            if left[id(job)] == 0:
-                job.finish()
+        error = _keep(unit, outcome, progress)
+        if error is not None:
+            failed.add(unit.job)
+            progress.fail(unit.job.path, error)
 
 
-def _open(paths: Sequence[Path], output: Path, settings: Run, progress: Progress) -> list[Job]:
+def _open(paths: Sequence[Path], output: Path, common: Run, progress: Progress) -> list[Job]:
     jobs = []
     for path in paths:
         try:
-            job = Job(path, claim(output, path), settings)
+            job = Job(path, output, common)
         except RegionError as error:
             progress.fail(path, error)
             continue
@@ -76,27 +68,44 @@ def _open(paths: Sequence[Path], output: Path, settings: Run, progress: Progress
     return jobs
 
 
-def _units(jobs: Sequence[Job], left: dict[int, int], settings: Run, progress: Progress) -> Iterator[Unit]:
-    """The shares without answers, job by job. Each job is prepared when it is reached."""
+def _units(jobs: Sequence[Job], progress: Progress) -> Iterator[Unit]:
+    """The shares without answers, job by job. A job is prepared when it is reached."""
     for job in jobs:
-        size = job.grid.rows * job.grid.columns
-        if job.is_done():
-            progress.advance(size)
-            continue
         try:
-            shares = job.shares()
+            missing = _prepare(job, progress)
         except RegionError as error:
             progress.fail(job.path, error)
             continue
-        job.prepare()
-        missing = list(job.missing())
-        left[id(job)] = len(missing)
-        weights = job.weights() if shares else [size]
-        progress.advance(sum(weight for number, weight in enumerate(weights) if number not in missing))
-        if not missing:
-            job.finish()
         for number in missing:
-            yield Unit(job, number, shares[number], settings.settings.read_mpp)
+            yield Unit(job, number, job.shares[number])
+
+
+def _prepare(job: Job, progress: Progress) -> list[int]:
+    """The numbers of the shares to classify; none if the map exists. Raises `RegionError`."""
+    size = job.grid.rows * job.grid.columns
+    if job.is_done():
+        progress.advance(size)
+        return []
+    job.prepare()
+    missing = job.missing()
+    progress.advance(size - sum(job.weight(number) for number in missing))
+    if not missing:
+        job.finish()
+    return missing
+
+
+def _keep(unit: Unit, outcome: Answers | RegionError, progress: Progress) -> RegionError | None:
+    """Store the answers of a unit, and write the map if they were the last ones; the error if there is one."""
+    if isinstance(outcome, RegionError):
+        return outcome
+    unit.job.keep(unit.number, outcome)
+    progress.advance(unit.job.weight(unit.number))
+    try:
+        if not unit.job.missing():
+            unit.job.finish()
+    except RegionError as error:
+        return error
+    return None
 
 
 def in_this_process(backend: Backend) -> Classify:

@@ -10,14 +10,14 @@ import requests
 
 from client import Answer, Client, ServerError
 from handler.classes import CODES
-from regions.backend import STATES, Answers
+from regions.answers import STATES, Answers
 from regions.errors import RegionError
 from regions.source import Pixels
 
 # A request has as many tiles as the server's batch, and few are under way, so that other clients wait for one batch.
 TILES = 8
 IN_FLIGHT = 2
-OPTIONS = {"explain": "gradcam", "target": "all", "return": "raw", "include": "verdict,prediction_set,ood"}
+OPTIONS = {"explain": "gradcam", "target": "all", "return": "raw", "include": "verdict,prediction_set,ood,fit"}
 
 
 class ServerBackend:
@@ -30,9 +30,8 @@ class ServerBackend:
         token = os.environ.get("PATHMNIST_TOKEN", "")
         self._clients = [Client(url, token) for _ in range(IN_FLIGHT)]
         self._threads = ThreadPoolExecutor(IN_FLIGHT)
-        self._model: dict[str, Any] = self._ask(self._clients[0], np.zeros((1, 28, 28, 3), np.uint8))[0].content[
-            "model"
-        ]
+        (answer,) = self._ask(self._clients[0], np.zeros((1, 28, 28, 3), np.uint8))
+        self._model: dict[str, Any] = answer.content["model"]
 
     def identity(self) -> dict[str, Any]:
         return {"backend": "server", **self._model}
@@ -43,7 +42,9 @@ class ServerBackend:
         found: dict[int, list[Answer]] = {}
         for lane in lanes:
             found |= lane.result()
-        return _answers([answer for index in sorted(found) for answer in found[index]])
+        answers = [answer for index in sorted(found) for answer in found[index]]
+        self._require_model(answers)
+        return _answers(answers)
 
     def _lane(self, number: int, parts: Sequence[Pixels]) -> dict[int, list[Answer]]:
         """Every `IN_FLIGHT`-th part, one after the other."""
@@ -58,6 +59,11 @@ class ServerBackend:
         except requests.RequestException as error:
             raise RegionError("server_unavailable", f"The server at {self._url} does not answer.") from error
 
+    def _require_model(self, answers: Sequence[Answer]) -> None:
+        """A map is of one model, but a server can get another one at any time."""
+        if any(answer.content["model"] != self._model for answer in answers):
+            raise RegionError("model_changed", f"The server at {self._url} got another model; give the command again.")
+
 
 def _answers(answers: Sequence[Answer]) -> Answers:
     contents = [answer.content for answer in answers]
@@ -71,5 +77,7 @@ def _answers(answers: Sequence[Answer]) -> Answers:
         np.array([np.nan if score is None else score for score in scores]),
         np.array([content["in_distribution"] is not False for content in contents]),
         np.array([STATES.index(content["verdict"]["state"]) for content in contents], np.int8),
+        np.array([content["fit"]["verdict"] or "" for content in contents]),
+        np.array([",".join(content["fit"]["reasons"]) for content in contents]),
         np.array(maps, np.float32),
     )

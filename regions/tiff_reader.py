@@ -1,5 +1,6 @@
 """OME-TIFF, and TIFF in strips, BigTIFF included, of which OpenSlide reads nothing; piece by piece by tifffile."""
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -149,14 +150,21 @@ def _require_layout(series: tifffile.TiffPageSeries, page: tifffile.TiffPage) ->
     if page.dtype not in (np.uint8, np.uint16) or page.samplesperpixel not in (1, 3, 4):
         layout = f"{page.samplesperpixel} samples of type {page.dtype}"
         raise RegionError("format_unsupported", f"The TIFF file has {layout}; 8 or 16 bits in grey or RGB are read.")
-    if page.chunks[0] * page.chunks[1] > LIMITS.max_pixels:
+    if math.prod(_segment_size(page)) > LIMITS.max_pixels:
         message = "A strip of the TIFF file has more pixels than are decoded at once; convert it to a tiled TIFF."
         raise RegionError("image_too_large", message)
 
 
+def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
+    """Height and width of a strip or tile."""
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth
+    return min(page.rowsperstrip, page.imagelength), page.imagewidth
+
+
 def _segments(page: tifffile.TiffPage, x: int, y: int, width: int, height: int) -> Iterator[int]:
     """The indices of the strips or tiles that a window touches, in all planes."""
-    rows, columns = page.chunks[-3:-1] if page.planarconfig == tifffile.PLANARCONFIG.CONTIG else page.chunks[-2:]
+    rows, columns = _segment_size(page)
     down, across = -(-page.imagelength // rows), -(-page.imagewidth // columns)
     planes = 1 if page.planarconfig == tifffile.PLANARCONFIG.CONTIG else page.samplesperpixel
     for plane in range(planes):

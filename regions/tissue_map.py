@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handler.classes import CODES, DISCLAIMER, TISSUES
-from regions.backend import STATES, Answers
+from regions.answers import STATES, Answers
 from regions.colours import BY_CLASS_ID, hex_of
 from regions.grid import TILE_MICRONS, Grid, Tile
 from regions.resolution import Mpp
@@ -117,6 +117,8 @@ class TissueMap:
                 "ood_score": _number(answers.ood_scores[index]),
                 "state": STATES[answers.states[index]],
                 "abstained": bool(abstained[index]),
+                "fit": str(answers.fits[index]) or None,
+                "fit_reasons": [reason for reason in str(answers.reasons[index]).split(",") if reason],
             }
             for index, tile in enumerate(self.tiles)
         ]

@@ -1,8 +1,9 @@
 """Classify every image of a folder, or of an npz file of any size, into a table: `python -m deploy.ray.classify`.
 
 Each input becomes a row: `input` (the path within the folder, or the array and index), `class`, `confidence`,
-`probabilities` by class, `ood_score`, `in_distribution`, `model_digest`, and `error`, the reason if the
-other columns are empty.
+`probabilities` by class, `ood_score`, `in_distribution`, `fit` and `fit_reasons` (is the picture fit to be judged),
+`field_microns` (the side of what was classified, if the size of a pixel is known), `model_digest`, and `error`, the
+reason if the other columns are empty.
 """
 
 import argparse
@@ -26,9 +27,11 @@ from numpy.typing import NDArray
 from deploy.ray.archive import ARCHIVE, connect, open_classifier
 from deploy.ray.serve import MAX_REQUEST_SIZE
 from handler.api.errors import RequestError
-from handler.api.image import ImageLimits, check_size, decode_image
+from handler.api.field import PLAUSIBLE, Field, view
+from handler.api.image import DecodedImage, ImageLimits, check_size, decode_image
 from handler.classes import CODES
 from handler.isolation import together_or_alone
+from handler.model.fit import Fit
 from handler.model.prediction import Prediction
 
 logger = logging.getLogger(__name__)
@@ -56,20 +59,27 @@ RESULTS = pa.schema(
         ("probabilities", pa.struct([(code, pa.float64()) for code in CODES])),
         ("ood_score", pa.float64()),
         ("in_distribution", pa.bool_()),
+        ("fit", pa.string()),
+        ("fit_reasons", pa.list_(pa.string())),
+        ("field_microns", pa.float64()),
         ("model_digest", pa.string()),
         ("error", pa.string()),
     ]
 )
+UNKNOWN = Field()
 
 
 @dataclass(eq=False)
 class Item:
-    """An image, uint8 RGB `[H, W, 3]`, or the error if it cannot be decoded, and its prediction when available."""
+    """An image, uint8 RGB `[H, W, 3]`, and its field of view, or the error if it cannot be decoded; its prediction and
+    its fitness when available."""
 
     name: str
     image: NDArray[np.uint8] | None = None
+    field: Field = UNKNOWN
     error: str | None = None
     prediction: Prediction | None = None
+    fit: Fit | None = None
 
     def fail(self, error: Exception) -> None:
         logger.error("%s could not be classified", self.name, exc_info=error)
@@ -77,9 +87,10 @@ class Item:
 
 
 class Classify:
-    """A worker with the model of an archive. Converts images to results."""
+    """A worker with the model of an archive. Converts images to results; `mpp` is the micrometres a pixel, if known."""
 
-    def __init__(self, archive: Path) -> None:
+    def __init__(self, archive: Path, mpp: float | None = None) -> None:
+        self._mpp = mpp
         self._folder = TemporaryDirectory()
         self._classifier, settings = open_classifier(archive, Path(self._folder.name))
         self._limits = ImageLimits(**settings["image_limits"])
@@ -94,18 +105,21 @@ class Classify:
         if row["error"]:
             return Item(row["input"], error=row["error"])
         try:
-            return Item(row["input"], read_image(row, self._limits))
+            image = read_image(row, self._limits)
+            return Item(row["input"], *view(image.pixels, self._mpp, image.scale))
         except RequestError as error:
             return Item(row["input"], error=f"{error.code}: {error.message}")
 
     def _predict(self, items: Sequence[Item]) -> None:
-        predictions = self._classifier.predict([item.image for item in items if item.image is not None])
-        for item, prediction in zip(items, predictions, strict=True):
-            item.prediction = prediction
+        images = [item.image for item in items if item.image is not None]
+        predictions = self._classifier.predict(images)
+        fits = self._classifier.fits(images, predictions)
+        for item, prediction, fit in zip(items, predictions, fits, strict=True):
+            item.prediction, item.fit = prediction, fit
 
     def _result(self, item: Item) -> dict[str, Any]:
-        prediction = item.prediction
-        if prediction is None:
+        prediction, fit = item.prediction, item.fit
+        if prediction is None or fit is None:
             return {"input": item.name, "error": item.error}
         return {
             "input": item.name,
@@ -114,18 +128,21 @@ class Classify:
             "probabilities": dict(zip(CODES, prediction.probabilities.tolist(), strict=True)),
             "ood_score": prediction.ood_score,
             "in_distribution": prediction.in_distribution,
+            "fit": fit.verdict,
+            "fit_reasons": list(fit.reasons),
+            "field_microns": item.field.microns,
             "model_digest": self._classifier.model.digest,
         }
 
 
-def read_image(row: dict[str, Any], limits: ImageLimits) -> NDArray[np.uint8]:
-    """The pixels of a row of `IMAGES`. Raises `RequestError` if the server would refuse the image."""
+def read_image(row: dict[str, Any], limits: ImageLimits) -> DecodedImage:
+    """The image of a row of `IMAGES`. Raises `RequestError` if the server would refuse it."""
     if row["file"] is not None:
-        return decode_image(row["file"], limits).pixels
+        return decode_image(row["file"], limits)
     height, width, *channels = row["shape"]
     check_size(width, height, limits)
     pixels = np.frombuffer(row["pixels"], np.uint8).reshape(height, width, -1)
-    return np.repeat(pixels, 1 if channels else 3, axis=2)
+    return DecodedImage(np.repeat(pixels, 1 if channels else 3, axis=2))
 
 
 def read_files(names: pa.Table, folder: Path) -> pa.Table:
@@ -186,14 +203,18 @@ def images_of(source: Path) -> ray.data.Dataset:
     raise ValueError(f"{source} is neither a folder nor an npz file")
 
 
-def classify(images: ray.data.Dataset, archive: Path, workers: int, gpus: float = 0) -> ray.data.Dataset:
+def classify(
+    images: ray.data.Dataset, archive: Path, workers: int, gpus: float = 0, mpp: float | None = None
+) -> ray.data.Dataset:
     """A row of `RESULTS` for each row of `IMAGES`, by up to `workers` processes with one core and `gpus` each.
+
+    `mpp` is the size of a pixel of every image, in micrometres; None means what each file states.
 
     If a worker dies, Ray retries its rows on another.
     """
     return images.map_batches(
         Classify,
-        fn_constructor_args=(archive,),
+        fn_constructor_args=(archive, mpp),
         batch_format="pyarrow",
         batch_size=BATCH,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers),
@@ -220,7 +241,10 @@ def main() -> None:
     parser.add_argument("--archive", type=Path, default=ARCHIVE, help="at the same path on every node, like the input")
     parser.add_argument("--workers", type=int, help="maximum; default: the cluster's cores minus one")
     parser.add_argument("--gpus", type=float, default=0, help="for each worker; 0.25 puts four on one GPU")
+    parser.add_argument("--mpp", type=float, help="micrometres a pixel, of every image; default: what each file states")
     arguments = parser.parse_args()
+    if arguments.mpp is not None and not PLAUSIBLE[0] <= arguments.mpp <= PLAUSIBLE[1]:
+        parser.error(f"--mpp takes {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g} micrometres")
     output = arguments.output.resolve()
     if output.is_dir() and any(output.iterdir()):
         parser.error(f"{arguments.output} is not empty: choose another folder for the results")
@@ -231,7 +255,7 @@ def main() -> None:
         images = images_of(arguments.input.resolve())
     except ValueError as error:
         sys.exit(f"classify: {error}")
-    results = classify(images, arguments.archive.resolve(), workers, arguments.gpus)
+    results = classify(images, arguments.archive.resolve(), workers, arguments.gpus, arguments.mpp)
     rows, errors = write(results, output, arguments.format)
     print(f"{rows} inputs, {errors} of them with an error: {arguments.output}")
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from handler.api.errors import RequestError, error_json
 from handler.api.request import RawRequest, TileRequest
 from handler.explain.explainer import Job
+from handler.model.fit import Fit
 from handler.model.prediction import Prediction
 
 INTERNAL_ERROR = orjson.dumps(error_json("internal_error", "The server failed to answer this request.", None))
@@ -46,6 +47,7 @@ class Exchange:
     received: float = field(default_factory=time.monotonic)
     tile: TileRequest = field(init=False)
     prediction: Prediction = field(init=False)
+    fit: Fit = field(init=False)
     # `[512]`, if the request asks for it.
     embedding: NDArray[np.float32] | None = None
     jobs: list[Job] = field(default_factory=list)

@@ -11,7 +11,7 @@ from handler.api.colour import Encoding, cmyk_to_srgb, lab_to_srgb, to_8_bits
 from handler.api.errors import RequestError
 from handler.api.formats.bmp import open_bmp
 from handler.api.formats.jpeg import open_jpeg
-from handler.api.formats.picture import Picture, Raster, corrupt, truncated
+from handler.api.formats.picture import Picture, Raster, Scale, corrupt, truncated
 from handler.api.formats.png import open_png
 from handler.api.formats.tiff import open_tiff
 from handler.api.formats.webp import open_webp
@@ -56,10 +56,12 @@ class ImageLimits:
 
 @dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """sRGB pixels, uint8 `[H, W, 3]`, and sentences on what became of the file's own colours."""
+    """sRGB pixels, uint8 `[H, W, 3]`, sentences on what became of the file's own colours, and the scale that the file
+    states."""
 
     pixels: NDArray[np.uint8]
     notes: tuple[str, ...] = ()
+    scale: Scale | None = None
 
 
 def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
@@ -74,7 +76,7 @@ def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
     try:
         picture = _reader(data)(data)
         check_size(picture.width, picture.height, limits)
-        return _to_pixels(picture.read())
+        return _to_pixels(picture.read(), picture.scale)
     except RequestError:
         raise
     except Exception as error:
@@ -102,11 +104,11 @@ def _reader(data: bytes) -> Callable[[bytes], Picture]:
     raise RequestError("image_unreadable", f"{said}. Send {', '.join(FORMATS)}.", "data", 415)
 
 
-def _to_pixels(raster: Raster) -> DecodedImage:
+def _to_pixels(raster: Raster, scale: Scale | None) -> DecodedImage:
     pixels, notes = _to_srgb(raster)
     if raster.alpha is not None:
         pixels = _on_white(pixels, to_8_bits(raster.alpha))
-    return DecodedImage(np.require(_turn(pixels, raster.orientation), requirements=("C", "W")), notes)
+    return DecodedImage(np.require(_turn(pixels, raster.orientation), requirements=("C", "W")), notes, scale)
 
 
 def _to_srgb(raster: Raster) -> tuple[NDArray[np.uint8], tuple[str, ...]]:

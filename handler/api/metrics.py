@@ -40,6 +40,17 @@ OOD_RATIO = Histogram(
     "Out-of-distribution score as a multiple of its threshold: above 1 a tile is not like those learned from.",
     buckets=(0.25, 0.5, 0.75, 1, 1.5, 2, 4, 8),
 )
+FIT = Counter("pathmnist_fit", "Answers by whether the picture is fit to be judged: fit, doubtful, unfit.", ["verdict"])
+FIT_REASONS = Counter(
+    "pathmnist_fit_reasons",
+    "Answers by what is wrong with the picture, such as out_of_focus; an answer may have several reasons.",
+    ["reason"],
+)
+FOCUS = Histogram(
+    "pathmnist_focus",
+    "Differences of neighbouring pixels relative to pixels two apart: small where a picture is blurred.",
+    buckets=(0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.8, 1),
+)
 EVALUATIONS = Histogram(
     "pathmnist_gradient_evaluations",
     "Gradients that Integrated Gradients took.",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from handler.api.errors import RequestError
+from handler.api.field import PLAUSIBLE
 from handler.api.prediction import TRUST
 from handler.api.render import DIVERGING, EVIDENCE, SEQUENTIAL, Rendering
 from handler.classes import CODES, NUM_CLASSES
@@ -29,10 +30,12 @@ METHOD_PARAMETERS = {name for method in METHODS.values() for name in method.para
 # What an answer may hold besides: the tile as the network sees it, and the numbers before the last layer.
 INCLUDABLE = (*TRUST, "canonical", "embedding")
 COVERAGE = Parameter(default="0.9", choices=("0.9", "0.95"))
-PLAIN = {"explain", "method", "target", "contrast", "preset", "return", "dtype", "budget_ms", "include", "coverage"}
-OPTIONS = PLAIN | set(RENDERING) | METHOD_PARAMETERS
+# Micrometres a pixel; 0 means unknown.
+MPP = Parameter(default=0.0, minimum=PLAUSIBLE[0], maximum=PLAUSIBLE[1])
 # The only options that apply to a prediction without explanations.
-PREDICTION_OPTIONS = {"include", "coverage"}
+PREDICTION_OPTIONS = {"include", "coverage", "mpp"}
+PLAIN = {"explain", "method", "target", "contrast", "preset", "return", "dtype", "budget_ms", *PREDICTION_OPTIONS}
+OPTIONS = PLAIN | set(RENDERING) | METHOD_PARAMETERS
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,15 @@ class ExplanationRequest:
 class Options:
     """The explanations that a request asks for, in order, and their time limit in seconds, None for no limit.
 
-    `include` names further parts of the answer (`INCLUDABLE`), `coverage` the coverage of its prediction set.
+    `include` names further parts of the answer (`INCLUDABLE`), `coverage` the coverage of its prediction set, `mpp` the
+    micrometres a pixel.
     """
 
     explanations: tuple[ExplanationRequest, ...] = ()
     budget: float | None = None
     include: frozenset[str] = frozenset(TRUST)
     coverage: str = str(COVERAGE.default)
+    mpp: float | None = None
 
 
 def parse_options(options: Mapping[str, str], verb_explain: bool) -> Options:
@@ -71,10 +76,11 @@ def parse_options(options: Mapping[str, str], verb_explain: bool) -> Options:
     methods = _methods(options, verb_explain)
     include = _include(options)
     coverage = str(_value("coverage", options, COVERAGE))
+    mpp = float(_value("mpp", options, MPP)) or None
     if not methods:
         _refuse_all(set(options) - PREDICTION_OPTIONS - {"explain"})
-        return Options(include=include, coverage=coverage)
-    return Options(_explanations(options, methods), _budget(options), include, coverage)
+        return Options(include=include, coverage=coverage, mpp=mpp)
+    return Options(_explanations(options, methods), _budget(options), include, coverage, mpp)
 
 
 def _refuse_unknown(options: Mapping[str, str]) -> None:

@@ -6,12 +6,14 @@ Like all that it imports, it needs no PyTorch.
 from collections.abc import Mapping, Set
 from typing import Any
 
+from handler.api.field import Field
 from handler.api.verdict import Verdict
 from handler.classes import CODES
+from handler.model.fit import Fit
 from handler.model.prediction import Prediction
 
 # What an answer says about its reliability, beside the probabilities.
-TRUST = ("verdict", "confidence", "prediction_set", "ood", "risk")
+TRUST = ("verdict", "confidence", "prediction_set", "ood", "risk", "fit", "field")
 
 
 def prediction_json(
@@ -32,6 +34,12 @@ def prediction_json(
         "logits": prediction.logits.tolist(),
         **_reliability_json(prediction, verdict, include, coverage),
     }
+
+
+def picture_json(field: Field, fit: Fit, include: Set[str]) -> dict[str, Any]:
+    """What the answer says about the picture, as much as was asked: its field of view, and its fitness."""
+    blocks = {"field": field.to_json(), "fit": fit.to_json()}
+    return {name: block for name, block in blocks.items() if name in include}
 
 
 def _reliability_json(prediction: Prediction, verdict: Verdict, include: Set[str], coverage: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handler.api.errors import RequestError
+from handler.api.field import Field, view
 from handler.api.image import ImageLimits, decode_image
 from handler.api.options import Options, parse_options
 
@@ -40,12 +41,13 @@ class RawRequest:
 
 @dataclass(frozen=True)
 class TileRequest:
-    """A decoded image, uint8 `[H, W, 3]`, the options of the request, the SHA-256 of the image file, and notes on how
-    it was decoded."""
+    """The part of an image to classify, uint8 `[H, W, 3]`, the options of the request, the SHA-256 of the image file,
+    its field of view, and notes on how it was decoded and cut."""
 
     image: NDArray[np.uint8]
     options: Options
     digest: str
+    field: Field
     notes: tuple[str, ...] = ()
 
 
@@ -55,7 +57,8 @@ def parse_request(request: RawRequest, limits: ImageLimits) -> TileRequest:
     options = parse_options(fields, request.explain)
     file = _image_bytes(body)
     image = decode_image(file, limits)
-    return TileRequest(image.pixels, options, hashlib.sha256(file).hexdigest(), image.notes)
+    pixels, field = view(image.pixels, options.mpp, image.scale)
+    return TileRequest(pixels, options, hashlib.sha256(file).hexdigest(), field, image.notes + field.notes)
 
 
 def _separate(fields: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:

@@ -21,7 +21,7 @@ from handler.api.errors import RequestError
 from handler.api.exchange import Exchange, Response
 from handler.api.image import ImageLimits
 from handler.api.options import ExplanationRequest
-from handler.api.prediction import prediction_json
+from handler.api.prediction import picture_json, prediction_json
 from handler.api.render import Canvas
 from handler.api.request import RawRequest, TileRequest, parse_request
 from handler.api.verdict import verdict_of
@@ -30,6 +30,7 @@ from handler.explain.explainer import Explanation, Job
 from handler.explain.types import BudgetExceededError
 from handler.isolation import together_or_alone
 from handler.model.engine import Forward
+from handler.model.fit import Fit
 from handler.model.network import embedding
 from handler.model.prediction import Prediction
 
@@ -80,10 +81,12 @@ class Service:
         _require_few_pixels(exchange.tile)
 
     def _classify(self, exchanges: Sequence[Exchange]) -> None:
-        forward = self._classifier.engine.forward([exchange.tile.image for exchange in exchanges])
-        rows = zip(exchanges, forward.split(), self._classifier.predictions(forward), strict=True)
-        for exchange, row, prediction in rows:
-            exchange.prediction = prediction
+        images = [exchange.tile.image for exchange in exchanges]
+        forward = self._classifier.engine.forward(images)
+        predictions = self._classifier.predictions(forward)
+        fits = self._classifier.fits(images, predictions)
+        for exchange, row, prediction, fit in zip(exchanges, forward.split(), predictions, fits, strict=True):
+            exchange.prediction, exchange.fit = prediction, fit
             if "embedding" in exchange.tile.options.include:
                 exchange.embedding = embedding(row.features)[0].cpu().numpy()
             exchange.jobs = [self._job(exchange, row, request) for request in exchange.tile.options.explanations]
@@ -109,6 +112,7 @@ class Service:
         verdict = verdict_of(prediction, self._classifier.model.confidence)
         include, coverage = tile.options.include, tile.options.coverage
         body = prediction_json(self._classifier.engine.identity(), prediction, verdict, include, coverage)
+        body |= picture_json(tile.field, exchange.fit, include)
         if "canonical" in include:
             body["canonical"] = canonical_json(self._classifier.canonical_tile(tile.image))
         if exchange.embedding is not None:
@@ -121,6 +125,7 @@ class Service:
             body["explanations"] = [_explanation_json(request, job, canvas) for request, job in pairs]
         exchange.answer(HTTPStatus.OK, orjson.dumps(body))
         _count_prediction(prediction)
+        _count_fit(exchange.fit)
 
     def _log(self, batch_size: int, seconds: dict[str, float], exchange: Exchange) -> None:
         """The log's entry for a request, assembled here and nowhere else."""
@@ -133,6 +138,9 @@ class Service:
                 "code": exchange.prediction.tissue.code,
                 "probability": exchange.prediction.probability,
                 "ood_score": exchange.prediction.ood_score,
+                "fit": exchange.fit.verdict,
+                "fit_reasons": exchange.fit.reasons,
+                "mpp": exchange.tile.field.mpp,
                 "explanations": [job.method.name for job in exchange.jobs],
             }
         entry["batch_seconds"] = {name: round(value, 4) for name, value in seconds.items()}
@@ -167,6 +175,14 @@ def _count_prediction(prediction: Prediction) -> None:
     metrics.CONFIDENCE.observe(prediction.probability)
     if prediction.ood_score is not None and prediction.ood_threshold is not None:
         metrics.OOD_RATIO.observe(prediction.ood_score / prediction.ood_threshold)
+
+
+def _count_fit(fit: Fit) -> None:
+    metrics.FOCUS.observe(fit.quality.focus)
+    if fit.verdict:
+        metrics.FIT.labels(fit.verdict).inc()
+    for reason in fit.reasons:
+        metrics.FIT_REASONS.labels(reason).inc()
 
 
 def _count_explanation(explanation: Explanation) -> None:

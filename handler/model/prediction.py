@@ -24,6 +24,25 @@ class ReliabilityBin:
     right: int
 
 
+@dataclass(frozen=True)
+class FitLimits:
+    """From where on a figure of a tile's picture is a reason for doubt (handler/model/fit.py).
+
+    `focus`, `peak`, `saturation` and `tissue` are lower limits, the others upper ones. `ood_ratio` is for the
+    out-of-distribution score as a multiple of its threshold.
+    """
+
+    focus: float
+    noise: float
+    blocks: float
+    chroma: float
+    clipped: float
+    peak: float
+    saturation: float
+    tissue: float
+    ood_ratio: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class DecisionRules:
     """The numbers of a calibration that turn logits and a distance into an answer.
@@ -34,7 +53,8 @@ class DecisionRules:
     words which tiles were used.
 
     `tumour_threshold` is the probability of tumour epithelium and stroma together from which a tile is called
-    tumour-related; `reliability` counts the test tiles by confidence (evaluation/verdict.py). Both may be missing.
+    tumour-related; `reliability` counts the test tiles by confidence (evaluation/verdict.py). `fit` are the limits of a
+    picture that is fit to be judged (evaluation/fit.py). All three may be missing.
     """
 
     temperature: float
@@ -43,12 +63,14 @@ class DecisionRules:
     calibrated_on: str
     tumour_threshold: float | None = None
     reliability: tuple[ReliabilityBin, ...] = ()
+    fit: FitLimits | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "DecisionRules":
         """Read what `rules_json` wrote; unknown or missing keys raise `TypeError`."""
         reliability = tuple(ReliabilityBin(**item) for item in values.get("reliability", ()))
-        return cls(**{**values, "reliability": reliability})
+        fit = FitLimits(**values["fit"]) if values.get("fit") else None
+        return cls(**{**values, "reliability": reliability, "fit": fit})
 
     def rules_json(self) -> dict[str, Any]:
         return {
@@ -58,6 +80,7 @@ class DecisionRules:
             "calibrated_on": self.calibrated_on,
             "tumour_threshold": self.tumour_threshold,
             "reliability": [asdict(item) for item in self.reliability],
+            "fit": asdict(self.fit) if self.fit else None,
         }
 
     def prediction_set(self, probabilities: list[float], coverage: str) -> list[int]:

@@ -39,16 +39,19 @@ OUTPUTS = {
     "probabilities": Tensor("FP32", (-1, 9)),
     "logits": Tensor("FP32", (-1, 9)),
     "class": Tensor("BYTES", (-1,)),
+    "fit": Tensor("BYTES", (-1,)),
     "embedding": Tensor("FP32", (-1, 512)),
     "cam": Tensor("FP32", (-1, 9, 7, 7)),
     EXPLANATION: Tensor("FP32", (-1, -1, -1, -1)),
 }
 DEFAULT_OUTPUTS = ("probabilities", "logits", "class")
+# Parameters that say something about the image, whatever the outputs.
+IMAGE_PARAMETERS = {"mpp"}
 
 
 @dataclass(frozen=True)
 class Inference:
-    """One request: image files, the outputs with whether each is binary, and the options of the explanation."""
+    """One request: image files, the outputs with whether each is binary, and the options of image and explanation."""
 
     identity: str
     images: tuple[bytes, ...]
@@ -58,13 +61,15 @@ class Inference:
     @property
     def verbs(self) -> dict[str, dict[str, str]]:
         """The verbs whose answers the outputs need, each with its options."""
-        include = {"include": "embedding" if "embedding" in self.outputs else "none"}
+        parts = ",".join(name for name in ("embedding", "fit") if name in self.outputs)
+        common = {name: self.options[name] for name in IMAGE_PARAMETERS & self.options.keys()}
+        common["include"] = parts or "none"
         verbs = {}
         if EXPLANATION in self.outputs:
-            verbs["explanations"] = {**self.options, "return": "raw", **include}
+            verbs["explanations"] = {**self.options, "return": "raw", **common}
         if "cam" in self.outputs:
-            verbs["predictions"] = {"explain": "gradcam", "target": "all", "return": "raw", **include}
-        return verbs or {"predictions": include}
+            verbs["predictions"] = {"explain": "gradcam", "target": "all", "return": "raw", **common}
+        return verbs or {"predictions": common}
 
     def questions(self) -> list[Question]:
         """Everything that has to be asked, image by image."""
@@ -99,8 +104,8 @@ def read_inference(body: bytes, header_length: str) -> Inference:
     images = _images(content.get("inputs"), memoryview(body)[end:])
     outputs = _outputs(content.get("outputs") or [], bool(parameters.get("binary_data_output", False)))
     options = {name: _text(name, value) for name, value in parameters.items() if name != "binary_data_output"}
-    if options and EXPLANATION not in outputs:
-        name = min(options)
+    if (others := options.keys() - IMAGE_PARAMETERS) and EXPLANATION not in outputs:
+        name = min(others)
         raise RefusedError(400, f"{name!r} has no meaning without the output 'explanation'.", "option_misplaced", name)
     if "," in options.get("method", "") or options.get("target") == "all":
         raise _invalid("The output 'explanation' holds one map of one method for each image.", "parameters")
@@ -129,7 +134,8 @@ def write_answers(
             message = f"The output {output!r} is too large for JSON; ask for it with 'binary_data'."
             raise _invalid(message, "outputs")
         else:
-            outputs.append({**head, "data": _numbers(data) if output != "class" else [_code(row) for row in rows]})
+            words = OUTPUTS[output].datatype == "BYTES"
+            outputs.append({**head, "data": [_word(output, row) for row in rows] if words else _numbers(data)})
     content = {"model_name": name, "model_version": version, "outputs": outputs}
     if inference.identity:
         content["id"] = inference.identity
@@ -260,9 +266,9 @@ def _tensor(output: str, rows: Sequence[Mapping[str, Any]]) -> tuple[bytes, list
     """The little-endian data of an output, and its shape."""
     count = len(rows)
     match output:
-        case "class":
-            codes = [_code(row).encode() for row in rows]
-            return b"".join(struct.pack("<I", len(code)) + code for code in codes), [count]
+        case "class" | "fit":
+            words = [_word(output, row).encode() for row in rows]
+            return b"".join(struct.pack("<I", len(word)) + word for word in words), [count]
         case "probabilities":
             return _floats(value for row in rows for value in row["probabilities"].values()), [count, 9]
         case "logits" | "embedding":
@@ -282,8 +288,9 @@ def _attribution(explanation: Mapping[str, Any]) -> tuple[bytes, list[int]]:
     return base64.b64decode(attribution["data"]), attribution["shape"]
 
 
-def _code(row: Mapping[str, Any]) -> str:
-    return str(row["prediction"]["code"])
+def _word(output: str, row: Mapping[str, Any]) -> str:
+    """An element of an output of words; empty if the model has no limits of fitness."""
+    return str(row["prediction"]["code"] if output == "class" else row["fit"]["verdict"] or "")
 
 
 def _floats(values: Iterator[float]) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 import requests
 from PIL import Image
 
-from client import Client, ServerError
+from client import Client, Field, ServerError
 from handler.classes import CODES
 from serving.gateway.app import Edge
 from serving.supervisor import TILE, TorchServe
@@ -32,6 +32,24 @@ def test_a_file_its_path_and_its_pixels_have_one_answer(client: Client, server: 
         assert np.abs(answer.logits - expected["logits"]).max() < 1e-3
         assert list(answer.probabilities) == list(CODES)
         assert answer.in_distribution is expected["in_distribution"]
+        assert answer.fit is not None
+        assert (answer.fit.verdict, list(answer.fit.reasons)) == (
+            expected["fit"]["verdict"],
+            expected["fit"]["reasons"],
+        )
+        assert answer.fit.figures["focus"] == expected["fit"]["focus"]
+
+
+def test_the_field_of_view_is_told_and_refused(client: Client) -> None:
+    (told,) = client.classify([TILE], mpp=4)
+    (unknown,) = client.classify([TILE])
+    (left_out,) = client.classify([TILE], include="none")
+    assert told.field == Field(112, 4, "request")
+    assert unknown.field == Field(None, None, None)
+    assert (left_out.field, left_out.fit) == (None, None)
+    with pytest.raises(ServerError) as caught:
+        client.classify([TILE], mpp=0.5)
+    assert (caught.value.code, caught.value.field) == ("field_too_small", "mpp")
 
 
 @pytest.mark.parametrize("width", [16, 17, 18, 19])

@@ -34,6 +34,8 @@ def assert_answers(row: dict[str, Any], image: bytes, service: Service) -> None:
     assert row["probabilities"] == pytest.approx(body["probabilities"], abs=1e-4)
     assert row["ood_score"] == pytest.approx(body["ood_score"], rel=1e-3)
     assert row["in_distribution"] == body["in_distribution"]
+    assert (row["fit"], row["fit_reasons"]) == (body["fit"]["verdict"], body["fit"]["reasons"])
+    assert row["field_microns"] == body["field"]["microns"]
     assert row["model_digest"] == body["model"]["digest"]
 
 
@@ -102,8 +104,8 @@ def pixel_row(pixels: Pixels) -> dict[str, Any]:
 
 
 def test_pixels_are_read_as_they_are_and_grey_ones_as_rgb(tiles: Pixels) -> None:
-    assert np.array_equal(read_image(pixel_row(tiles[0]), ImageLimits()), tiles[0])
-    grey = read_image(pixel_row(tiles[0][..., 1]), ImageLimits())
+    assert np.array_equal(read_image(pixel_row(tiles[0]), ImageLimits()).pixels, tiles[0])
+    grey = read_image(pixel_row(tiles[0][..., 1]), ImageLimits()).pixels
     assert np.array_equal(grey, np.stack([tiles[0][..., 1]] * 3, axis=2))
 
 

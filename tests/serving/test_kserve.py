@@ -105,6 +105,18 @@ def tensor(**changes: Any) -> dict[str, Any]:
     return {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": data, **changes}]}
 
 
+def test_tensors_have_a_field_of_view_and_a_fitness(server: TorchServe) -> None:
+    expected = requests.post(f"{server.url}/predictions/pathmnist", data=TILE.read_bytes(), timeout=60).json()
+    url = f"{server.url}/v2/models/pathmnist/infer"
+    request = {**tensor(), "outputs": [{"name": "fit"}, {"name": "class"}]}
+    found = requests.post(url, json={**request, "parameters": {"mpp": 4}}, timeout=60).json()
+    words = {output["name"]: output["data"] for output in found["outputs"]}
+    assert words == {"fit": [expected["fit"]["verdict"]], "class": [expected["prediction"]["code"]]}
+    refused = requests.post(url, json={**request, "parameters": {"mpp": 0.5}}, timeout=60)
+    assert refused.status_code == 400
+    assert refused.json()["error"].startswith("field_too_small: image 0: ")
+
+
 REFUSED: dict[str, tuple[Mapping[str, Any] | bytes, str]] = {
     "no JSON": (b"{", "json_invalid"),
     "a list": (b"[]", "tensor_invalid"),

@@ -8,6 +8,7 @@ from handler.api.colour import Colour, Samples
 from handler.api.errors import RequestError
 
 Space = Literal["grey", "RGB", "CMYK", "Lab"]
+ScaleSource = Literal["tiff", "ome", "png"]
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,21 @@ class Raster:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What a file states about the size of a pixel: micrometres, whether plausible or not, and where it states it."""
+
+    mpp: float
+    source: ScaleSource
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A file whose header was read: the stored size, and a function that decodes the samples."""
+    """A file whose header was read: the stored size, a function that decodes the samples, and the stated scale."""
 
     width: int
     height: int
     read: Callable[[], Raster]
+    scale: Scale | None = None
 
 
 def part(data: bytes, start: int, length: int) -> bytes:

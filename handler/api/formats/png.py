@@ -13,6 +13,7 @@ from handler.api.formats.directory import exif_orientation
 from handler.api.formats.picture import (
     Picture,
     Raster,
+    Scale,
     Space,
     corrupt,
     part,
@@ -21,6 +22,7 @@ from handler.api.formats.picture import (
     truncated,
     unsupported,
 )
+from handler.api.formats.scale import scale_of
 from handler.api.icc import MAX_BYTES, UNUSABLE
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -37,6 +39,8 @@ CICP_PRIMARIES = {
     12: ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06)),
 }
 CICP_TRANSFERS = {4: power(2.2), 8: power(1), 13: srgb_decode}
+# pHYs states pixels per metre if its unit is 1, otherwise only the shape of a pixel.
+METRE, MICROMETRES_PER_METRE = 1, 1e6
 # Exponents that describe a picture; libpng ignores others too.
 GAMMAS = range(10_000, 1_000_001)
 
@@ -79,7 +83,14 @@ def open_png(data: bytes) -> Picture:
     frames = int.from_bytes(first.get(b"acTL", b"")[:4], "big")
     if frames > 1:
         raise several_pictures(f"The PNG is an animation of {frames} frames. Send one still image.")
-    return Picture(width, height, lambda: _read(chunks, depth, colour_type))
+    return Picture(width, height, lambda: _read(chunks, depth, colour_type), _scale(first.get(b"pHYs", b"")))
+
+
+def _scale(physical: bytes) -> Scale | None:
+    if len(physical) != 9 or physical[8] != METRE:
+        return None
+    per_metre = struct.unpack(">II", physical[:8])
+    return scale_of([MICROMETRES_PER_METRE / count for count in per_metre if count], "png")
 
 
 def _read(chunks: _Chunks, depth: int, colour_type: int) -> Raster:

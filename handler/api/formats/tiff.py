@@ -24,11 +24,12 @@ from handler.api.formats.tiff_layout import (
     Layout,
     read_layout,
 )
+from handler.api.formats.tiff_scale import DESCRIPTION, stated_scale
 from handler.api.formats.tiff_segments import read_samples
 
 SUBFILE, OLD_SUBFILE, COLOUR_MAP, COEFFICIENTS, BLACK_WHITE, ICC_PROFILE = 254, 255, 320, 529, 532, 34675
 # ImageJ and tifffile may write a stack behind one page, and say so in its description.
-DESCRIPTION, MAX_DESCRIPTION = 270, 1000
+MAX_DESCRIPTION = 1000
 STACK = re.compile(
     rb'ImageJ=.*?\nimages=(?P<imagej>\d{1,9})|\{"shape": \[(?P<tifffile>\d{1,9}),.*"truncated": true', re.DOTALL
 )
@@ -44,7 +45,7 @@ def open_tiff(data: bytes) -> Picture:
     """Read the tags of all pages."""
     page = _picture_page(list(directories(data)))
     layout = read_layout(page)
-    return Picture(layout.width, layout.height, lambda: _read(page, layout))
+    return Picture(layout.width, layout.height, lambda: _read(page, layout), stated_scale(page))
 
 
 def _picture_page(pages: list[Directory]) -> Directory:

@@ -132,6 +132,7 @@ def test_a_model_without_calibration_serves_and_says_so(model: Model, tiles: Pix
         ("canonical", {"canonical"}),
         ("ood,confidence", {"ood_score", "in_distribution", "confidence"}),
         ("prediction_set", {"prediction_set"}),
+        ("fit,field", {"fit", "field"}),
     ],
 )
 def test_each_part_can_be_left_out(include: str, keys: set[str], model: Model, tiles: Pixels, encode: Encode) -> None:
