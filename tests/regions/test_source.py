@@ -9,6 +9,7 @@ import tifffile
 from PIL import Image
 
 from regions.errors import RegionError
+from regions.openslide_reader import OpenSlideReader
 from regions.source import Source, open_source
 from tests.conftest import Pixels
 from tests.support.slides import WRITERS, write_ome, write_png
@@ -126,3 +127,24 @@ def test_the_real_slide_has_its_size_and_resolution(shared: Path) -> None:
     assert (source.mpp.x, source.mpp.y) == (0.499, 0.499)
     truth = np.asarray(openslide.OpenSlide(path).read_region((700, 900), 0, (500, 400)).convert("RGB"))
     assert np.array_equal(source.reader.read(0, 700, 900, 500, 400), truth)
+
+
+class Scanned(openslide.ImageSlide):
+    """A slide whose scanned area begins inside the file's plane, as MRXS and NDPI have it."""
+
+    @property
+    def properties(self) -> dict[str, str]:  # type: ignore[override]
+        bounds = {"x": "100", "y": "50", "width": "300", "height": "200"}
+        names = {f"openslide.bounds-{key}": value for key, value in bounds.items()}
+        return {**names, "openslide.vendor": "mirax", "openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}
+
+
+def test_coordinates_begin_at_the_scanned_area(picture: Pixels) -> None:
+    plane = Image.fromarray(picture).convert("RGBA")
+    plane.paste((255, 255, 255, 0), (100, 50, 130, 70))
+    reader = OpenSlideReader(Scanned(plane))  # type: ignore[arg-type]
+    assert (reader.bounds, reader.levels[0].width, reader.levels[0].height) == ((100, 50), 300, 200)
+    piece = reader.read(0, 0, 0, 300, 200)
+    # What was not scanned is white.
+    assert (piece[:20, :30] == 255).all()
+    assert np.array_equal(piece[20:], picture[70:250, 100:400])
