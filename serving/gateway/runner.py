@@ -38,6 +38,7 @@ STATUSES = {
     "image_mode_unsupported": 415,
     "internal_error": 500,
     "server_unavailable": 503,
+    "model_changed": 503,
     "unavailable": 503,
     "overloaded": 503,
 }
