@@ -17,9 +17,9 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from handler.classes import CODES
 from serving.gateway.pages import OPENSEADRAGON
 from serving.supervisor import ROOT, TorchServe
-from tests.conftest import Pixels
 from tests.support.mosaic import mapped, mosaic
 from tests.web.conftest import EXAMPLES, Visits, choose, visits_to, wait_for_map
 
@@ -54,8 +54,11 @@ def screens(request: pytest.FixtureRequest, browser: Browser, server: TorchServe
 
 
 @pytest.fixture(scope="module")
-def job(server: TorchServe, tiles: Pixels, encode: Callable[..., bytes]) -> str:
-    return mapped(server, encode(mosaic(tiles, 6, 8)))
+def job(server: TorchServe, encode: Callable[..., bytes]) -> str:
+    """A region of the page's examples, in which each tissue has a place of its own."""
+    tiles = np.stack([np.asarray(Image.open(EXAMPLES / f"{code}.png").convert("RGB")) for code in CODES])
+    corner = mosaic(tiles, 3, 3)
+    return mapped(server, encode(np.concatenate([np.concatenate([corner, corner], 1)] * 2)))
 
 
 def show_region(page: Page) -> None:

@@ -187,7 +187,7 @@ class Work {
     this.controls.replaceChildren(...this.#controls());
     this.detail = h("section", { class: "card", "aria-labelledby": "place" }, h("h2", { id: "place" }, "One tile"), h("p", { class: "hint" }, PLACE_HINT));
     const { composition } = this.map.json;
-    const title = mainTissues(composition.classes);
+    const title = mainTissues(composition);
     this.side.replaceChildren(
       h("section", { class: "card verdict" }, h("h1", { id: "verdict", tabindex: "-1" }, title), h("p", {}, areas(composition))),
       this.detail,
@@ -282,8 +282,9 @@ function ordered(shares) {
     .sort(([, one], [, other]) => other.tiles - one.tiles);
 }
 
-/** The two largest tissues as a heading. @param {Record<string, Share>} shares */
-function mainTissues(shares) {
+/** The two largest tissues as a heading. @param {import("/tissue_map.js").MapJson["composition"]} composition */
+function mainTissues({ classes: shares, abstained }) {
+  if (abstained.share > 0.5) return "Mostly uncertain";
   const most = ordered(shares).slice(0, 2);
   if (!most.length) return "No tissue that the model is sure about";
   return capitalised(most.map(([code, { share }]) => `${nameOf(code).toLowerCase()} ${percent(share)}`).join(", "));
