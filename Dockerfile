@@ -21,11 +21,20 @@ COPY training training
 COPY serving serving
 RUN /opt/venv/bin/python -m export
 
+FROM node:22-bookworm-slim AS build-viewer
+WORKDIR /viewer
+COPY serving/viewer ./
+RUN npm ci --ignore-scripts --no-audit --no-fund
+
 FROM base AS server
 COPY --from=build-server /opt/venv /opt/venv
 COPY --from=build-server /app/model_store model_store
 COPY config.properties LICENSE ./
 COPY serving serving
+COPY --from=build-viewer /viewer/node_modules serving/viewer/node_modules
+COPY client client
+COPY handler handler
+COPY regions regions
 COPY web web
 COPY docs/evaluation docs/evaluation
 COPY docs/openapi.json docs/tile.png docs/

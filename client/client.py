@@ -124,6 +124,23 @@ class Client:
         """The same with maps. `options` are those of `/explanations`; raises what `classify` raises."""
         return self._answers("explanations", images, {"return": "raw", **options, "method": method})
 
+    def classify_region(self, image: Image, mpp: float | None = None) -> dict[str, Any]:
+        """The map of a region's tissues, as docs/regions.md describes it. `mpp` is the size of a pixel in micrometres.
+
+        Waits as long as it takes; raises `ServerError` and requests' errors.
+        """
+        options = {} if mpp is None else {"mpp": mpp}
+        headers = {"Prefer": "respond-async"}
+        job = self._send("POST", f"regions/{MODEL}", params=options, data=_file(image), headers=headers)
+        path = f"jobs/{job['id']}"
+        try:
+            while job["state"] in ("queued", "running"):
+                time.sleep(WAIT)
+                job = self._send("GET", path)
+            return self._send("GET", f"{path}/map.json")
+        finally:
+            self._session.delete(f"{self._url}/{path}", timeout=self._timeout)
+
     def _answers(self, verb: str, images: Sequence[Image], options: Mapping[str, Any]) -> list[Answer]:
         files = [_file(image) for image in images]
         return [answer for batch in _batches(files) for answer in self._batch(verb, batch, options)]
@@ -150,7 +167,7 @@ class Client:
                 break
             time.sleep(min(float(response.headers.get("Retry-After", WAIT)), LONGEST_WAIT))
         content: dict[str, Any] = response.json()
-        if response.status_code != HTTPStatus.OK:
+        if not response.ok:
             raise ServerError(response.status_code, content["error"])
         return content
 

@@ -12,7 +12,7 @@ PLAUSIBLE = (0.05, 20.0)
 MAX_ASPECT = 1.1
 # The network sees 28 pixels of 4 micrometres. A coarser image lacks what it looks at; 15 % are tolerated.
 COARSEST = 4.0 * 1.15
-HINT = "say how large a pixel is with --mpp"
+HINT = "say how large a pixel is (mpp)"
 # Micrometres per unit of TIFF's ResolutionUnit: inch and centimetre.
 TIFF_UNITS = {2: 25400.0, 3: 10000.0}
 

@@ -10,7 +10,7 @@ const PATIENCE = 0.7;
 
 /** Dispatches `chosen` (a file without a job), `job` (another job, or none) and `progress`. */
 class Regions extends EventTarget {
-  /** A file that waits for the size of its pixels. @type {File | null} */
+  /** The file of the job, or one that has no job yet. @type {File | null} */
   file = null;
   /** @type {Job | null} */
   job = null;
@@ -24,9 +24,7 @@ class Regions extends EventTarget {
 
   /** Start a job. Raises `ApiError`. @param {Blob | null} image @param {Record<string, string>} options */
   async start(image, options) {
-    const job = await startRegion(image, options);
-    this.file = null;
-    this.#follow(job);
+    this.#follow(await startRegion(image, options));
   }
 
   /** Continue with a job of the server. Raises `ApiError`. @param {string} id */

@@ -29,13 +29,16 @@ CRASHED = {
     "field": None,
     "status": 500,
 }
+NO_ANSWER = "The model could not answer for this region; try again later."
 # Of the command's errors: statuses other than 400, and the fields that they concern.
 STATUSES = {
     "image_too_large": 413,
     "image_too_complex": 413,
     "format_unsupported": 415,
     "image_mode_unsupported": 415,
+    "internal_error": 500,
     "server_unavailable": 503,
+    "model_changed": 503,
     "unavailable": 503,
     "overloaded": 503,
 }
@@ -167,7 +170,10 @@ def _error(progress: Progress) -> Mapping[str, Any]:
     if not progress.errors:
         return CRASHED
     code, message = (progress.errors[0][name] for name in ("code", "message"))
-    return {"code": code, "message": message, "field": FIELDS.get(code), "status": STATUSES.get(code, 400)}
+    status = STATUSES.get(code, 400)
+    # The command's own words name the address that only it knows.
+    message = NO_ANSWER if status >= 500 else message
+    return {"code": code, "message": message, "field": FIELDS.get(code), "status": status}
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

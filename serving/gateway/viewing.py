@@ -6,6 +6,7 @@ and answers with a line of JSON that says how many bytes follow.
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -61,8 +62,14 @@ class Viewing:
 
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
+            # The token is the edge's own.
+            environment = {name: value for name, value in os.environ.items() if name != "PATHMNIST_TOKEN"}
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "regions.viewing"), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                *(sys.executable, "-m", "regions.viewing"),
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
             )
         return self._process
 

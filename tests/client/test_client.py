@@ -11,8 +11,10 @@ from client import Client, Field, ServerError
 from handler.classes import CODES
 from serving.gateway.app import Edge
 from serving.supervisor import TILE, TorchServe
+from tests.conftest import Pixels
 from tests.support.answers import raw_map
 from tests.support.edge import running, settings_for
+from tests.support.mosaic import mosaic
 from training.data import PathMNIST
 
 
@@ -114,3 +116,14 @@ def test_a_token_is_sent(server: TorchServe) -> None:
         with pytest.raises(ServerError) as caught:
             Client(url).classify([TILE])
     assert caught.value.code == "unauthorized"
+
+
+def test_a_region_is_mapped_and_nothing_stays_on_the_server(client: Client, server: TorchServe, tiles: Pixels) -> None:
+    jobs = server.log.parent / "jobs"
+    before = set(jobs.iterdir())
+    found = client.classify_region(mosaic(tiles, 2, 3), mpp=4)
+    assert (found["grid"]["rows"], found["grid"]["columns"]) == (2, 3)
+    with pytest.raises(ServerError) as caught:
+        client.classify_region(mosaic(tiles, 2, 3))
+    assert (caught.value.status, caught.value.code) == (400, "mpp_missing")
+    assert set(jobs.iterdir()) <= before

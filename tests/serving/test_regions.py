@@ -28,20 +28,19 @@ from tests.conftest import Pixels
 from tests.support.contract import require_described
 from tests.support.edge import running, settings_for
 from tests.support.metrics import counted
+from tests.support.mosaic import SIDE
+from tests.support.mosaic import mosaic as mosaic_of
 from tests.support.waiting import wait_for
 
 Encode = Callable[..., bytes]
 
 ASYNC = {"Prefer": "respond-async"}
-SIDE = 28
 ROWS, COLUMNS = 3, 4
 
 
 @pytest.fixture(scope="module")
 def mosaic(tiles: Pixels) -> Pixels:
-    """Generated tiles side by side: at 4 micrometres a pixel, each is one tile."""
-    chosen = tiles[np.resize(np.arange(2, 18), ROWS * COLUMNS)]
-    return chosen.reshape(ROWS, COLUMNS, SIDE, SIDE, 3).transpose(0, 2, 1, 3, 4).reshape(ROWS * SIDE, COLUMNS * SIDE, 3)
+    return mosaic_of(tiles, ROWS, COLUMNS)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from serving.ports import free_addresses
 from serving.supervisor import ROOT, TorchServe
 
 EXAMPLES = ROOT / "web" / "examples"
-SCREENS = ("/", "/compare", "/model", "/tissues", "/server")
+SCREENS = ("/", "/compare", "/region", "/model", "/tissues", "/server")
 # A long timeout, for busy machines.
 expect.set_options(timeout=30_000)
 PATIENCE_MS = 60_000

@@ -5,7 +5,7 @@ one of the page's examples.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from handler.classes import CODES
+from serving.gateway.pages import OPENSEADRAGON
 from serving.supervisor import ROOT, TorchServe
+from tests.support.mosaic import mapped, mosaic
 from tests.web.conftest import EXAMPLES, Visits, choose, visits_to, wait_for_map
 
 # Widths and heights in pixels.
@@ -26,31 +29,55 @@ SCREENS = {
     "first": "/",
     "result": "/",
     "compare": "/compare",
+    "region": "/region",
     "model": "/model",
     "tissues": "/tissues",
     "server": "/server",
 }
 DOCUMENTED = {("first", "desktop", False), ("result", "desktop", False), ("compare", "desktop", False)}
-DOCUMENTED |= {("model", "desktop", True), ("result", "phone", False)}
+DOCUMENTED |= {("region", "desktop", False), ("model", "desktop", True), ("result", "phone", False)}
 TILE = EXAMPLES / "STR.png"
 COLOURS = 256
 TAKES_SCREENSHOTS = "SCREENSHOTS" in os.environ
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["light", "dark"])
-def screens(request: pytest.FixtureRequest, browser: Browser, server: TorchServe) -> Iterator[Visits]:
-    """Two visitors in light or dark mode: one without a tile, one with a tile."""
+def screens(request: pytest.FixtureRequest, browser: Browser, server: TorchServe, job: str) -> Iterator[Visits]:
+    """Three visitors in light or dark mode: one without a tile, one with a tile, one with a region."""
     with visits_to(browser, server.url) as visit:
         visit(dark=request.param)
         page = visit(dark=request.param)
         choose(page, TILE)
         wait_for_map(page)
+        show_region(visit(f"/region?job={job.rpartition('/')[2]}", dark=request.param))
         yield visit
+
+
+@pytest.fixture(scope="module")
+def job(server: TorchServe, encode: Callable[..., bytes]) -> str:
+    """A region of the page's examples, in which each tissue has a place of its own."""
+    tiles = np.stack([np.asarray(Image.open(EXAMPLES / f"{code}.png").convert("RGB")) for code in CODES])
+    corner = mosaic(tiles, 3, 3)
+    return mapped(server, encode(np.concatenate([np.concatenate([corner, corner], 1)] * 2)))
+
+
+def show_region(page: Page) -> None:
+    """Choose and explain a tile with the keyboard."""
+    expect(page.locator("table.composition")).to_be_visible()
+    if not OPENSEADRAGON.is_file():
+        return
+    page.locator(".slide [role=application]").focus()
+    title = page.locator("section[aria-labelledby=place] h2")
+    page.keyboard.press("ArrowRight")
+    while title.inner_text() == "Glass":
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator("section canvas[data-map]")).to_be_visible()
 
 
 def show(screens: Visits, name: str, size: str) -> Page:
     """A completely rendered screen."""
-    page = screens.contexts[0 if name == "first" else 1].pages[0]
+    page = screens.contexts[{"first": 0, "region": 2}.get(name, 1)].pages[0]
     width, height = SIZES[size]
     page.set_viewport_size({"width": width, "height": height})
     link = page.locator(f"a[href='{SCREENS[name]}']").first
@@ -63,6 +90,7 @@ def show(screens: Visits, name: str, size: str) -> Page:
         "first": ".figures dt",
         "result": "canvas[data-map=gradcam]",
         "compare": "canvas[data-map=saliency]",
+        "region": "table.composition",
         "model": ".multiples svg",
         "tissues": ".figures-of:not(:empty)",
         "server": ".rows svg",

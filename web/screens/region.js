@@ -43,7 +43,7 @@ export function region(main) {
   giveFilesTo(([file]) => begin(file));
   const asked = new URLSearchParams(location.search).get("job");
   show();
-  if (regions.file) begin(regions.file);
+  if (regions.file && !regions.job) begin(regions.file);
   else if (asked && !regions.job) regions.resume(asked).catch(fail);
   return () => {
     regions.removeEventListener("job", show);
@@ -77,22 +77,23 @@ async function fillSlides(section) {
   const { slides } = await fetchJson("/slides").catch(() => ({ slides: [] }));
   if (!slides.length) return;
   const choice = h("select", { id: "slide" }, ...slides.map((/** @type {string} */ name) => h("option", { value: name }, name)));
-  const open = h("button", { type: "button", click: () => start(null, { slide: choice.value }) }, "Open the slide");
+  const open = h("button", { type: "button", click: () => start(null, { slide: choice.value }, "") }, "Open the slide");
   section.replaceChildren(h("h2", {}, "Or open a slide of this server"), h("p", { class: "row" }, h("label", { for: "slide" }, "Slide"), choice, open));
 }
 
 /** Start with a file and the size of its pixels, if the visitor gave it. @param {File} file */
 async function begin(file) {
-  regions.file = file;
+  const field = /** @type {HTMLInputElement | null} */ (document.getElementById("mpp"));
+  const mpp = field?.value ?? "";
   if (regions.job) await regions.close();
-  await start(file, {});
+  regions.file = file;
+  await start(file, {}, mpp);
 }
 
-/** @param {File | null} file @param {Record<string, string>} options */
-async function start(file, options) {
+/** @param {File | null} file @param {Record<string, string>} options @param {string} typed micrometres per pixel */
+async function start(file, options, typed) {
   hideMessage();
-  const field = /** @type {HTMLInputElement | null} */ (document.getElementById("mpp"));
-  const mpp = field?.value.trim().replace(",", ".") ?? "";
+  const mpp = typed.trim().replace(",", ".");
   announce("Sending the region");
   await regions.start(file, mpp ? { ...options, mpp } : options).catch(fail);
 }
@@ -186,7 +187,7 @@ class Work {
     this.controls.replaceChildren(...this.#controls());
     this.detail = h("section", { class: "card", "aria-labelledby": "place" }, h("h2", { id: "place" }, "One tile"), h("p", { class: "hint" }, PLACE_HINT));
     const { composition } = this.map.json;
-    const title = mainTissues(composition.classes);
+    const title = mainTissues(composition);
     this.side.replaceChildren(
       h("section", { class: "card verdict" }, h("h1", { id: "verdict", tabindex: "-1" }, title), h("p", {}, areas(composition))),
       this.detail,
@@ -281,8 +282,9 @@ function ordered(shares) {
     .sort(([, one], [, other]) => other.tiles - one.tiles);
 }
 
-/** The two largest tissues as a heading. @param {Record<string, Share>} shares */
-function mainTissues(shares) {
+/** The two largest tissues as a heading. @param {import("/tissue_map.js").MapJson["composition"]} composition */
+function mainTissues({ classes: shares, abstained }) {
+  if (abstained.share > 0.5) return "Mostly uncertain";
   const most = ordered(shares).slice(0, 2);
   if (!most.length) return "No tissue that the model is sure about";
   return capitalised(most.map(([code, { share }]) => `${nameOf(code).toLowerCase()} ${percent(share)}`).join(", "));
