@@ -25,7 +25,6 @@ from serving.gateway.settings import ROOT, write_properties
 from serving.ports import free_addresses
 from serving.supervisor import TILE, TorchServe
 from tests.conftest import Pixels
-from tests.support.contract import require_described
 from tests.support.edge import running, settings_for
 from tests.support.metrics import counted
 from tests.support.mosaic import SIDE
@@ -66,7 +65,6 @@ def post(url: str, body: bytes, headers: dict[str, str] | None = None, **options
 
 def error(response: requests.Response) -> tuple[int, str, str | None]:
     content = response.json()
-    require_described(content, "Error")
     return response.status_code, content["error"]["code"], content["error"]["field"]
 
 
@@ -109,7 +107,6 @@ def test_a_region_is_answered_in_the_form_that_is_accepted(
     response = post(url, region, mpp="4")
     assert response.status_code == 200, response.text
     found = response.json()
-    require_described(found, "Map")
     assert (found["grid"]["rows"], found["grid"]["columns"]) == (ROWS, COLUMNS)
     crops = [mosaic[tile["y"] : tile["y"] + SIDE, tile["x"] : tile["x"] + SIDE] for tile in found["tiles"]]
     images = [base64.b64encode(png(crop)).decode() for crop in crops]
@@ -133,14 +130,11 @@ def test_a_job_shows_its_progress_and_keeps_its_results(url: str, jobs: Path, re
         f"{url}/regions/pathmnist?mpp=4", files={"data": region}, headers={**ASYNC, "Accept": "image/png"}, timeout=60
     )
     assert response.headers["Preference-Applied"] == "respond-async"
-    require_described(response.json(), "Job")
     job = url + response.headers["Location"]
     early = requests.get(f"{job}/map.json", timeout=30)
     assert early.status_code == 200 or error(early) == (409, "job_unfinished", None)
     last = finished(job)
-    require_described(last, "Job")
     assert (last["state"], last["progress"]) == ("done", {"done": ROWS * COLUMNS, "total": ROWS * COLUMNS})
-    require_described(requests.get(f"{job}/map.json", timeout=30).json(), "Map")
     shapes = requests.get(job, headers={"Accept": "application/geo+json"}, timeout=30)
     assert shapes.headers["Content-Type"] == "application/geo+json"
     assert shapes.json()["type"] == "FeatureCollection"
@@ -161,7 +155,6 @@ def test_an_answer_in_time_is_preferred_to_a_job(url: str, region: bytes) -> Non
     response = post(url, region, {"Prefer": "respond-async, wait=60"}, mpp="4")
     assert response.status_code in (200, 202)
     if response.status_code == 200:
-        require_described(response.json(), "Map")
         assert response.headers["Content-Location"].startswith("/jobs/")
 
 
@@ -315,7 +308,6 @@ def test_slides_of_the_folder_are_shown_and_nothing_else(server: TorchServe, job
         assert requests.get(f"{url}/slides", timeout=30).json() == {"slides": ["case 1/a.tif"]}
         slide = f"{url}/slides/{quote('case 1/a.tif', safe='')}"
         shape = requests.get(slide, timeout=60).json()
-        require_described(shape, "Picture")
         assert (shape["width"], shape["height"], shape["max_level"]) == (700, 600, 10)
         place = requests.get(f"{slide}/place", params={"x": 40, "y": 30, "width": 50, "height": 20}, timeout=60)
         assert np.array_equal(np.asarray(Image.open(BytesIO(place.content))), pixels[30:50, 40:90])
