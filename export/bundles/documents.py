@@ -1,6 +1,7 @@
 """The papers of a bundle: card, licence, notice, and the digests of all its files."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
@@ -20,7 +21,7 @@ def write_documents(
     source: Source,
     folder: Path,
     home: str,
-    values: dict[str, object] | None = None,
+    values: Mapping[str, object] | None = None,
     metadata: dict[str, object] | None = None,
 ) -> None:
     """Write card, licence, notice and digests beside the files that are in `folder` already.

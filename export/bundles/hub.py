@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from export.archive import MODEL_NAME
 from export.bundles.documents import write_documents
 from export.bundles.source import Source
 from handler.classes import CODES, TISSUES
@@ -27,9 +26,7 @@ def write_hub(source: Source, folder: Path) -> None:
     checkpoint = json.loads((source.checkpoint / CARD).read_text())
     shutil.copy(source.checkpoint / WEIGHTS, folder / HUB_WEIGHTS)
     (folder / "onnx").mkdir()
-    # The compressed files too, where there are some.
-    files = sorted(source.store.glob(f"{MODEL_NAME}*.onnx"))
-    for file in files:
+    for file in source.onnx_files:
         shutil.copy(file, folder / "onnx")
     write_json(folder / "config.json", config(source))
     write_json(folder / "preprocessing.json", source.model.preprocessing.to_json())

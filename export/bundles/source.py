@@ -7,7 +7,7 @@ from typing import Any
 
 from evaluation.reports import read_reports
 from export.predictor import CLASSIFYING, EXPLAINING
-from handler.model.checkpoint import Model, load_model
+from handler.model.checkpoint import Model, file_digest, load_model
 
 
 class BundleError(ValueError):
@@ -18,12 +18,14 @@ class BundleError(ValueError):
 class Source:
     """A model with its files: `checkpoint` is the folder of the weights, `store` what `python -m export` wrote.
 
-    `card` is the model card in Markdown, `reports` the reports of its evaluation by name.
+    `onnx_files` are the store's, those of `export.compress` included. `card` is the model card in Markdown, `reports`
+    the reports of its evaluation by name.
     """
 
     model: Model
     checkpoint: Path
     store: Path
+    onnx_files: tuple[Path, ...]
     card: str
     reports: dict[str, dict[str, Any]]
 
@@ -44,10 +46,20 @@ class Source:
 def read_source(checkpoint: Path, store: Path, card: Path, reports: Path) -> Source:
     """Read all parts. Raises `BundleError` or `ReportError` if one is missing or of other weights."""
     model = load_model(checkpoint)
-    manifest = store / "manifest.json"
-    if not manifest.is_file() or json.loads(manifest.read_text())["model"] != model.identity():
-        raise BundleError(f"{store} does not hold the files of this model: run `python -m export` first")
+    onnx_files = _read_store(store, model)
     text = card.read_text() if card.is_file() else ""
     if model.digest not in text:
         raise BundleError(f"{card} is not the card of the weights {model.digest[:12]}; `make report` writes it")
-    return Source(model, checkpoint, store, text, read_reports(reports, model.digest))
+    return Source(model, checkpoint, store, onnx_files, text, read_reports(reports, model.digest))
+
+
+def _read_store(store: Path, model: Model) -> tuple[Path, ...]:
+    """The ONNX files of a store; each has to be what the manifest says."""
+    manifest = json.loads((store / "manifest.json").read_text()) if (store / "manifest.json").is_file() else {}
+    if manifest.get("model") != model.identity():
+        raise BundleError(f"{store} does not hold the files of this model: run `python -m export` first")
+    digests = {store / name: entry["sha256"] for name, entry in manifest["artifacts"].items() if name.endswith(".onnx")}
+    for path, digest in digests.items():
+        if not path.is_file() or file_digest(path) != digest:
+            raise BundleError(f"{path} is not the file that the manifest describes: run `python -m export` again")
+    return tuple(digests)

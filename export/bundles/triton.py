@@ -15,12 +15,16 @@ from export.archive import MODEL_NAME
 from export.bundles.documents import write_documents
 from export.bundles.source import Source
 from handler.classes import CODES
+from serving.gateway.payload import MAX_IMAGES
 
 LABELS = "labels.txt"
-# As in the server's own batching: export/model-config.yaml.
-MAX_BATCH_SIZE = 64
-MAX_QUEUE_DELAY = 5000
-TYPES = {TensorProto.UINT8: "TYPE_UINT8", TensorProto.INT64: "TYPE_INT64", TensorProto.FLOAT: "TYPE_FP32"}
+# Microseconds that a request waits for others, as in config.properties.
+MAX_QUEUE_DELAY = 1000
+TYPES: dict[int, str] = {
+    TensorProto.UINT8: "TYPE_UINT8",
+    TensorProto.INT64: "TYPE_INT64",
+    TensorProto.FLOAT: "TYPE_FP32",
+}
 
 
 def write_triton(source: Source, folder: Path) -> None:
@@ -34,7 +38,7 @@ def write_triton(source: Source, folder: Path) -> None:
     scalar_free = with_axis(onnx.load(source.explaining), "n_steps")
     onnx.save(scalar_free, explaining / "1" / "model.onnx")
     (explaining / "config.pbtxt").write_text(plain_config(scalar_free))
-    write_documents(source, folder, "triton", {"batch": MAX_BATCH_SIZE})
+    write_documents(source, folder, "triton", {"batch": MAX_IMAGES})
 
 
 def batched_config(model: ModelProto) -> str:
@@ -42,7 +46,7 @@ def batched_config(model: ModelProto) -> str:
     graph = model.graph
     return _config(
         MODEL_NAME,
-        MAX_BATCH_SIZE,
+        MAX_IMAGES,
         _tensors("input", (_tensor(item, _axes(item)[1:]) for item in graph.input)),
         _tensors("output", (_tensor(item, _axes(item)[1:]) for item in graph.output)),
         f"dynamic_batching {{ max_queue_delay_microseconds: {MAX_QUEUE_DELAY} }}\n",

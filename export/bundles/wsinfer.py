@@ -31,6 +31,10 @@ ADDED = ("version", "byteorder", ".data/serialization_id")
 class CalibratedLogits(nn.Module):
     """From tiles as `ToTensor` gives them to logits whose softmax is the calibrated probabilities."""
 
+    enlarge: Tensor
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, source: Source) -> None:
         super().__init__()
         spec = source.model.preprocessing

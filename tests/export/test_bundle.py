@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -105,6 +106,15 @@ def test_parts_of_other_weights_are_refused(model_store: Path, tmp_path: Path) -
         read_source(SHIPPED, model_store, tmp_path / "card.md", REPORTS)
     with pytest.raises(ReportError, match="no report"):
         read_source(SHIPPED, model_store, CARD, tmp_path)
+
+
+def test_a_changed_file_is_not_bundled(model_store: Path, tmp_path: Path) -> None:
+    for name in ("manifest.json", "pathmnist.onnx", "pathmnist_explain.onnx"):
+        shutil.copy(model_store / name, tmp_path)
+    with (tmp_path / "pathmnist.onnx").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BundleError, match="is not the file that the manifest describes"):
+        read_source(SHIPPED, tmp_path, CARD, REPORTS)
 
 
 @pytest.mark.parametrize("home", ["wsinfer", "hub"])

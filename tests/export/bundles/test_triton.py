@@ -10,6 +10,7 @@ import pytest
 from export.bundles.source import Source
 from handler.classes import CODES
 from handler.model.checkpoint import file_digest
+from serving.gateway.payload import MAX_IMAGES
 from tests.conftest import Pixels
 from tests.support.clients import ask_through
 
@@ -71,7 +72,7 @@ def test_triton_could_load_every_tensor(name: str, configs: dict[str, Any]) -> N
 
 
 def test_only_requests_for_classes_are_joined(configs: dict[str, Any]) -> None:
-    assert configs[CLASSIFYING]["max_batch_size"] == 64
+    assert configs[CLASSIFYING]["max_batch_size"] == MAX_IMAGES
     assert "dynamic_batching" in configs[CLASSIFYING]
     assert "max_batch_size" not in configs[EXPLAINING]
     assert "dynamic_batching" not in configs[EXPLAINING]
