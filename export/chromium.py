@@ -11,12 +11,9 @@ from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
-PACKAGES = Path(__file__).parent / "node_modules"
+from export.npm import MissingRuntimeError
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-class MissingRuntimeError(RuntimeError):
-    """A runtime that is not on this machine; the message says what is missing."""
 
 
 class _Handler(SimpleHTTPRequestHandler):

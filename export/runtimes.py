@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
 from export.archive import MODEL_NAME
-from export.chromium import PACKAGES, MissingRuntimeError, chromium_page, link, serve_folder
+from export.chromium import chromium_page, link, serve_folder
+from export.npm import PACKAGES, MissingRuntimeError
 from export.parity import split_batches
 from handler.model.checkpoint import Model, load_model
 from handler.model.engine import Engine

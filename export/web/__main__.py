@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from export.chromium import MissingRuntimeError
+from export.npm import MissingRuntimeError
 from export.web.build import ENGINES, build
 
 

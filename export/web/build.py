@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 
 from export.archive import MODEL_NAME, NOTICE, ROOT
-from export.chromium import PACKAGES, MissingRuntimeError
+from export.npm import PACKAGES, MissingRuntimeError
 from export.predictor import CLASSIFYING as SOURCE
 from export.predictor import EXPLAINING as EXPLAINING_SOURCE
 from export.web.graphs import CLASSIFYING, EXPLAINING, WEIGHTS, write_graphs

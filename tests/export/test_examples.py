@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from export.chromium import PACKAGES, MissingRuntimeError, chromium_page, link, serve_folder
+from export.chromium import chromium_page, link, serve_folder
+from export.npm import PACKAGES, MissingRuntimeError
 from export.runtimes import FOLDER, node_program, web_version
 from handler.api.image import ImageLimits, decode_image
 from handler.classes import CODES

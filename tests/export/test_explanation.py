@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from export.attribution import MAPS, compare, map_errors
-from export.chromium import MissingRuntimeError
 from export.explanation import OUTPUTS, ExplanationGraph
+from export.npm import MissingRuntimeError
 from export.runtimes import FOLDER, node_program, web_version
 from handler.classifier import Classifier
 from handler.explain.baselines import baseline_input

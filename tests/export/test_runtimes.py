@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.chromium import MissingRuntimeError
+from export.npm import MissingRuntimeError
 from export.runtimes import RUNTIMES, compare, expected_logits
 from handler.model.checkpoint import Model
 from tests.conftest import Pixels

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect, sync_playwright
 
-from export.chromium import CHROMIUM, MissingRuntimeError
+from export.chromium import CHROMIUM
+from export.npm import MissingRuntimeError
 from export.web.build import build
 
 FOLDER = "some/where"
