@@ -154,4 +154,4 @@ lock: .venv/bin/pip
 
 ## clean: remove environments, caches and build outputs
 clean:
-	rm -rf .venv .venv-bench .venv-clients .venv-mlserver .venv-wsinfer .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json model_store/engines-*.json
+	rm -rf .venv .venv-bench .venv-clients .venv-mlserver .venv-wsinfer .run runs model_store/*.onnx model_store/*.mar model_store/manifest.json model_store/model.sig model_store/engines-*.json

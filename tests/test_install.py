@@ -23,6 +23,8 @@ import pytest
 from serving.install import CPU_PACKAGES, cpu_lock, suitable_build
 from serving.supervisor import ROOT
 
+pytestmark = pytest.mark.slow
+
 VERSIONS = ("3.11", "3.12", "3.13")
 ENVIRONMENT = ROOT / "serving" / "environment.sh"
 LOCK = ROOT / "serve.lock"
