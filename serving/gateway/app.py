@@ -38,6 +38,7 @@ from serving.gateway.policy import (
     request_id,
     require_token,
 )
+from serving.gateway.priority import Priority
 from serving.gateway.rate_limit import RateLimit
 from serving.gateway.readiness import Readiness
 from serving.gateway.recorder import Exchange, Recorder
@@ -82,6 +83,9 @@ class Edge:
         # All images of all batches together take half of TorchServe's queue, so that other requests find room in it.
         self._batched = asyncio.Semaphore(max(1, min(MAX_IMAGES, settings.job_queue_size // 2)))
         self._open_paths = frozenset(OPEN_PATHS)
+        self._priority = Priority()
+        # Of the edge that regions alone ask: whose clients go first.
+        self._yields_to: Priority | None = None
         jobs = settings.edge_jobs_folder
         self._regions = Regions(jobs, settings, self._payload, self._inner) if jobs else None
 
@@ -109,7 +113,9 @@ class Edge:
         settings = replace(
             self._settings, edge_rate_limit=0, edge_audit_file=None, edge_traces_endpoint="", edge_jobs_folder=None
         )
-        return Edge(settings, token, self._manifest).application()
+        inner = Edge(settings, token, self._manifest)
+        inner._yields_to = self._priority
+        return inner.application()
 
     async def _lifetime(self, _: web.Application) -> AsyncIterator[None]:
         async with self._upstream:
@@ -142,7 +148,12 @@ class Edge:
 
     async def _ask(self, request: web.Request, question: Question) -> Answer:
         model, version = request.match_info.get("model", kserve.MODEL), request.match_info.get("version", "")
-        return await self._upstream.infer(question.verb, model, version, question.payload, request[IDENTITY])
+        ask = partial(self._upstream.infer, question.verb, model, version, question.payload, request[IDENTITY])
+        if self._yields_to:
+            async with self._yields_to.tile():
+                return await ask()
+        with self._priority.client():
+            return await ask()
 
     async def _payload(self, request: web.Request, limit: int) -> Payload | Batch:
         """The query and the body, of at most `limit` bytes."""
