@@ -96,7 +96,9 @@ class Edge:
         settings = replace(
             self._settings, edge_rate_limit=0, edge_audit_file=None, edge_traces_endpoint="", edge_jobs_folder=None
         )
-        return Edge(settings, token, self._manifest).application()
+        inner = Edge(settings, token, self._manifest)
+        inner.service.yields_to = self.service.priority
+        return inner.application()
 
     async def _lifetime(self, _: web.Application) -> AsyncIterator[None]:
         async with self.service:

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +15,7 @@ from serving.gateway.exchange import Exchange
 from serving.gateway.kserve import MODEL
 from serving.gateway.payload import MAX_IMAGES
 from serving.gateway.policy import RefusedError, require_token
+from serving.gateway.priority import Priority
 from serving.gateway.rate_limit import RateLimit
 from serving.gateway.readiness import Readiness
 from serving.gateway.recorder import Recorder
@@ -32,6 +34,9 @@ class Service:
 
     def __init__(self, settings: Settings, token: str, manifest: Path | None, request_log: Path | None) -> None:
         self.upstream = Upstream(settings.inference_address, settings.metrics_address)
+        self.priority = Priority()
+        # For questions of regions: the priority of the clients that go first.
+        self.yields_to: Priority | None = None
         self._token = token
         rate, burst = settings.edge_rate_limit, settings.edge_rate_burst
         self._limit = RateLimit(rate, burst) if rate else None
@@ -60,7 +65,12 @@ class Service:
 
     async def ask(self, question: Question, identity: str, model: str = MODEL, version: str = "") -> Answer:
         """The answer to one question; raises `RefusedError`."""
-        return await self.upstream.infer(question.verb, model, version, question.payload, identity)
+        ask = partial(self.upstream.infer, question.verb, model, version, question.payload, identity)
+        if self.yields_to:
+            async with self.yields_to.tile():
+                return await ask()
+        with self.priority.client():
+            return await ask()
 
     async def ask_each(
         self, questions: Sequence[Question], identity: str, client: str, model: str = MODEL, version: str = ""

@@ -292,12 +292,13 @@ function mainTissues({ classes: shares, abstained }) {
 
 /** @param {import("/tissue_map.js").MapJson["composition"]} composition */
 function areas({ tissue, abstained, glass_mm2: glass }) {
-  return `Tissue: ${area(tissue.mm2)}; uncertain: ${percent(abstained.share)} of it; glass: ${area(glass)}.`;
+  const unsure = abstained.tiles ? `uncertain: ${percent(abstained.share)} of it` : "none of it uncertain";
+  return `Tissue: ${area(tissue.mm2)}, ${unsure}; glass: ${area(glass)}.`;
 }
 
 /** @param {number} mm2 */
 function area(mm2) {
-  return `${mm2 < 0.1 ? mm2.toFixed(3) : mm2.toFixed(2)} mm²`;
+  return `${mm2 > 0 && mm2 < 0.1 ? mm2.toFixed(3) : mm2.toFixed(2)} mm²`;
 }
 
 /** @param {TissueMap} map @param {(code: string, isShown: boolean) => void} toggle */
