@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -44,7 +45,12 @@ def write_slide(path: Path, tissue_rows: int) -> None:
     coarse = np.full((SIDE, SIDE, 28, 28, 3), GLASS, np.uint8)
     coarse[:tissue_rows] = tiles[choice]
     pixels = SIDE * TILE
-    options = {"photometric": "ycbcr", "compression": "jpeg", "metadata": None, "resolutionunit": "CENTIMETER"}
+    options: dict[str, Any] = {
+        "photometric": "ycbcr",
+        "compression": "jpeg",
+        "metadata": None,
+        "resolutionunit": "CENTIMETER",
+    }
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         data: Iterator[bytes] = (
             coded[choice[row, column]] if row < tissue_rows else glass for row in range(SIDE) for column in range(SIDE)

@@ -84,9 +84,11 @@ def _classification(code: str, colour: Colour) -> dict[str, Any]:
 def _feature(
     kind: str, polygon: shapely.Polygon, properties: dict[str, Any], measurements: dict[str, float]
 ) -> dict[str, Any]:
+    # The list of QuPath's older versions, which all versions and other readers know.
+    listed = [{"name": name, "value": value} for name, value in measurements.items()]
     return {
         "type": "Feature",
         "id": str(uuid.uuid5(NAMESPACE, f"{kind} {polygon.wkt} {properties}")),
         "geometry": shapely.geometry.mapping(polygon),
-        "properties": {"objectType": kind, **properties, "measurements": measurements},
+        "properties": {"objectType": kind, **properties, "measurements": listed},
     }

@@ -76,7 +76,8 @@ def test_regions_are_merged_and_have_only_corners() -> None:
     assert len(feature["geometry"]["coordinates"][0]) == 5
     assert feature["properties"]["classification"] == {"name": "TUM", "color": list(COLOURS["TUM"])}
     assert feature["properties"]["objectType"] == "annotation"
-    assert feature["properties"]["measurements"]["Area mm^2"] == pytest.approx(48 * 0.112**2)
+    (area,) = feature["properties"]["measurements"]
+    assert area == {"name": "Area mm^2", "value": pytest.approx(48 * 0.112**2)}
 
 
 def test_tiles_are_detections_only_on_demand(tissue_map: TissueMap) -> None:
@@ -86,7 +87,7 @@ def test_tiles_are_detections_only_on_demand(tissue_map: TissueMap) -> None:
     detections = [item for item in features if item["properties"]["objectType"] == "detection"]
     assert len(detections) == 18
     for feature, row in zip(detections, tissue_map.rows(), strict=True):
-        measurements = feature["properties"]["measurements"]
+        measurements = {item["name"]: item["value"] for item in feature["properties"]["measurements"]}
         assert [measurements[code] for code in CODES] == row["probabilities"]
         assert shape(feature["geometry"]).bounds[:2] == (row["x"], row["y"])
 

@@ -133,7 +133,7 @@ class Scanned(openslide.ImageSlide):
     """A slide whose scanned area begins inside the file's plane, as MRXS and NDPI have it."""
 
     @property
-    def properties(self) -> dict[str, str]:  # type: ignore[override]
+    def properties(self) -> dict[str, str]:
         bounds = {"x": "100", "y": "50", "width": "300", "height": "200"}
         names = {f"openslide.bounds-{key}": value for key, value in bounds.items()}
         return {**names, "openslide.vendor": "mirax", "openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"}
