@@ -111,7 +111,8 @@ def of_class(class_id: int, share: float = 0.92) -> dict[str, Any]:
 def test_wrong_answers_of_workers_reach_the_masters_report(lying_server: Liar, tmp_path: Path) -> None:
     url = lying_server(lambda port: of_class(8, share=0.5))
     slo = objectives(tmp_path, NAMES, 60_000)
-    result = load(url, tmp_path, slo, "--users", "2", "--run-time", "5s", "--pace", "0.05", "--processes", "2")
+    options = ("--users", "2", "--run-time", "5s", "--pace", "0.05", "--processes", "2", "--tile-count", "2")
+    result = load(url, tmp_path, slo, *options)
     assert result.returncode == 1
     assert {row["Error"] for row in rows(tmp_path, "failures")} == {
         "CatchResponseError('probabilities do not sum to 1')"
