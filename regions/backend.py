@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from regions.answers import Answers
-from regions.local_backend import LocalBackend
 from regions.server_backend import ServerBackend
 from regions.source import Pixels
 
@@ -29,4 +28,7 @@ def open_backend(archive: Path, server: str | None, engine: str | None = None) -
         return ServerBackend(server)
     if engine:
         os.environ["PATHMNIST_ENGINE"] = engine
+    # Imported here alone, because it brings PyTorch, which a server's client does without.
+    from regions.local_backend import LocalBackend
+
     return LocalBackend.of_archive(archive)
