@@ -31,4 +31,7 @@ def open_backend(archive: Path, server: str | None, engine: str | None = None) -
 
     if engine:
         os.environ["PATHMNIST_ENGINE"] = engine
+    # Imported here alone, because it brings PyTorch, which a server's client does without.
+    from regions.local_backend import LocalBackend
+
     return LocalBackend.of_archive(archive)
