@@ -26,9 +26,6 @@ def open_backend(archive: Path, server: str | None, engine: str | None = None) -
     """
     if server:
         return ServerBackend(server)
-    # Imported only if needed, because it brings PyTorch with it.
-    from regions.local_backend import LocalBackend
-
     if engine:
         os.environ["PATHMNIST_ENGINE"] = engine
     # Imported here alone, because it brings PyTorch, which a server's client does without.

@@ -12,6 +12,8 @@ import requests
 from serving.gateway.policy import JSON, REQUEST_ID
 from serving.supervisor import ROOT
 
+METHODS = ("get", "post", "put", "delete", "options", "head")
+
 
 def require_described(response: requests.Response) -> None:
     """Raise `AssertionError` or `ValidationError` if the description has this operation, and not this response.
@@ -42,7 +44,12 @@ def _description() -> dict[str, Any]:
 def _operations() -> dict[tuple[str, str], dict[str, Any]]:
     """The responses of each operation by status."""
     paths = _description()["paths"].items()
-    return {(path, method): item["responses"] for path, methods in paths for method, item in methods.items()}
+    return {
+        (path, method): item["responses"]
+        for path, items in paths
+        for method, item in items.items()
+        if method in METHODS
+    }
 
 
 def _operation(path: str, method: str) -> tuple[str, str] | None:
