@@ -72,7 +72,8 @@ def on_workers(archive: Path, server: str | None, model: dict[str, Any], workers
         known = list(units)
         if not known:
             return
-        connect()
+        if not ray.is_initialized():
+            connect()
         shares = ray.data.from_items(
             [_item(number, unit) for number, unit in enumerate(known)],
             override_num_blocks=min(len(known), MAX_BLOCKS),
