@@ -37,7 +37,7 @@ from training.data import Split, add_data_argument, as_tiles, load_or_exit
 QUARTERS = 4
 BATCH = 8
 # Methods whose signed maps are cheap enough to compute again for contrasts.
-SIGNED = ("gradcam", "layercam", "input_x_gradient")
+SIGNED = ("gradcam", "input_x_gradient")
 
 Map = NDArray[np.float32]
 Signed = NDArray[np.floating[Any]]
