@@ -25,12 +25,8 @@ PAGE = Path(__file__).parent / "page"
 SERVED_PAGE = ROOT / "web"
 # Modules of the server's page that use nothing of the server.
 SHARED = (
-    *(
-        f"{name}.js"
-        for name in ("charts", "contract", "dom", "evidence", "format", "legend", "messages", "methods", "pictures")
-    ),
+    *(f"{name}.js" for name in ("charts", "dom", "evidence", "format", "legend", "messages", "methods", "pictures")),
     *(f"{name}.js" for name in ("probabilities", "shape", "tissues", "trust", "types", "verdict", "viewer")),
-    "contract.json",
     "icon.svg",
     "style.css",
 )
@@ -70,6 +66,9 @@ def _assemble(store: Path, folder: Path) -> None:
     shutil.copytree(PAGE, folder, dirs_exist_ok=True)
     for name in SHARED:
         shutil.copy(SERVED_PAGE / name, folder)
+    # The server's page fetches this table. A worker may not: it would miss messages while its modules wait.
+    contract = (SERVED_PAGE / "contract.json").read_text().strip()
+    (folder / "contract.js").write_text(f"export const CONTRACT = {contract};\n")
     shutil.copytree(SERVED_PAGE / EXAMPLES, folder / EXAMPLES)
     _copy_runtime(folder / RUNTIME)
     _write_model(store, folder)

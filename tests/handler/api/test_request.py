@@ -73,7 +73,8 @@ def test_a_prediction_takes_the_methods_that_cost_nothing(png: bytes) -> None:
 
 
 def test_what_an_answer_says_of_itself_can_be_chosen(png: bytes) -> None:
-    assert parse({"body": png}).options.include == {"verdict", "confidence", "prediction_set", "ood", "risk"}
+    every = {"verdict", "confidence", "prediction_set", "ood", "risk", "field", "fit"}
+    assert parse({"body": png}).options.include == every
     assert parse({"body": png, "include": b"canonical"}).options.include == {"canonical"}
     assert parse({"body": png, "include": b"risk,ood"}, explain=True).options.include == {"risk", "ood"}
     assert parse({"body": png, "include": b"none"}).options.include == set()
