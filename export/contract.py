@@ -70,7 +70,7 @@ FIELD_OF_VIEW = {
     "micrometres_per_pixel": 0.5,
     "tolerance": TOLERANCE,
     "largest": LARGEST,
-    "plausible_mpp": PLAUSIBLE,
+    "plausible_mpp": list(PLAUSIBLE),
 }
 CLOSED_FORM = [method.name for method in METHODS.values() if method.closed_form]
 # Options of every method.

@@ -9,7 +9,7 @@ from handler.classes import CODES
 from regions.grid import Tile, grid_of
 from regions.source import Source, open_source
 from regions.tissue import THUMBNAIL_MPP, thumbnail, tissue_mask, tissue_tiles
-from tests.support.slides import enlarged, mosaic, write_png
+from tests.support.slides import mosaic, write_png
 from training.data import PathMNIST
 
 
@@ -60,7 +60,7 @@ def test_every_coloured_pixel_of_the_real_slide_is_in_a_tile_or_rare_in_its_plac
 
 def test_the_thumbnail_shows_the_whole_image(tmp_path: Path) -> None:
     tiles = np.random.default_rng(6).integers(0, 256, (6, 28, 28, 3), dtype=np.uint8)
-    write_png(tmp_path / "a.png", mosaic(enlarged(tiles, 8), 3), 0.5)
+    write_png(tmp_path / "a.png", mosaic(tiles.repeat(8, axis=1).repeat(8, axis=2), 3), 0.5)
     small = thumbnail(open_source(tmp_path / "a.png", 0.5), THUMBNAIL_MPP)
     means = mosaic(tiles, 3).reshape(28, 2, 42, 2, 3).mean(axis=(1, 3))
     assert np.abs(small - means).max() <= 1
