@@ -223,7 +223,9 @@ def _model_path(verb: str) -> dict[str, Any]:
 
 def _region_paths() -> dict[str, Any]:
     """Regions, their jobs, and the slides of the server."""
-    classify = _operation("mapRegion", "Map the tissues of a region", ref("Map"), 400, 406, 408, 413, 415, 503, 504)
+    classify = _operation(
+        "mapRegion", "Map the tissues of a region", ref("Map"), 400, 404, 406, 408, 413, 415, 503, 504
+    )
     results = classify["responses"]["200"]["content"]
     results[GEOJSON] = {"schema": ref("FeatureCollection")}
     results[PNG] = {"schema": BINARY}

@@ -114,7 +114,7 @@ def test_a_region_is_answered_in_the_form_that_is_accepted(
     assert len(found["tiles"]) >= ROWS * COLUMNS // 2
     for tile, answer in zip(found["tiles"], answers["results"], strict=True):
         assert tile["class"] == answer["prediction"]["code"]
-        assert tile["probabilities"] == pytest.approx(list(answer["probabilities"].values()), abs=1e-5)
+        assert tile["probabilities"] == pytest.approx(list(answer["probabilities"].values()), abs=1e-4)
     # Nothing of a request is left after it.
     assert list(jobs.iterdir()) == []
 
