@@ -31,7 +31,9 @@ def test_every_operation_is_listed_and_can_be_tried(browser: Browser, guarded: G
         page = visit("/docs", heading="h1, h2.title")
         listed = set(page.locator(".opblock-summary-path").evaluate_all("all => all.map((item) => item.dataset.path)"))
         assert listed == set(openapi()["paths"])
-        assert page.locator(".opblock").count() == sum(len(operations) for operations in openapi()["paths"].values())
+        assert page.locator(".opblock").count() == sum(
+            len(operations.keys() - {"parameters"}) for operations in openapi()["paths"].values()
+        )
         assert execute(page, "ping") == 200
         assert execute(page, "listModels") == 401
         page.get_by_role("button", name="Authorize").click()

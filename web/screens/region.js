@@ -8,7 +8,7 @@ import { chooseFile, giveFilesTo } from "/intake.js";
 import { save } from "/keep.js";
 import { hideMessage, showMessage } from "/messages.js";
 import { regions } from "/regions.js";
-import { legendOf } from "/screens/result.js";
+import { legendOf } from "/legend.js";
 import { session } from "/session.js";
 import { SlideViewer } from "/slide_viewer.js";
 import { ABSTAINED, TissueMap } from "/tissue_map.js";
