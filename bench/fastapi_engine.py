@@ -6,22 +6,19 @@ Run as `python -m bench.fastapi_engine PORT MODEL_STORE`. All requests that wait
 import asyncio
 import sys
 import tempfile
-import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import torch
 import uvicorn
-import yaml
 from fastapi import FastAPI, Request, Response
 
 from handler.api.image import ImageLimits
 from handler.api.request import RawRequest
 from handler.api.service import Service
+from handler.archive import open_engine, unpack
 from handler.classifier import Classifier
-from handler.model.checkpoint import load_model
-from handler.model.selection import REFERENCE, select_engine
 
 BATCH = 8
 Queue = asyncio.Queue[tuple[bytes, asyncio.Future[bytes]]]
@@ -29,13 +26,8 @@ Queue = asyncio.Queue[tuple[bytes, asyncio.Future[bytes]]]
 
 def open_service(model_store: Path, folder: Path) -> Service:
     """The service of the exported archive, unpacked in `folder`, with the engine that this machine selects."""
-    with zipfile.ZipFile(model_store / "pathmnist.mar") as archive:
-        archive.extractall(folder)
-    settings = yaml.safe_load((folder / "model-config.yaml").read_text())["handler"]
-    device = torch.device("cpu")
-    engine = select_engine(load_model(folder, device), device, folder, settings["engine"], kept=model_store)
-    if engine.backend != REFERENCE:
-        torch.set_num_threads(1)
+    settings = unpack(model_store / "pathmnist.mar", folder)
+    engine = open_engine(folder, settings, torch.device("cpu"), model_store)
     return Service(Classifier(engine), ImageLimits(**settings.get("image_limits", {})))
 
 
