@@ -59,13 +59,20 @@ def write_slide(path: Path, tissue_rows: int) -> None:
             data, shape=(pixels, pixels, 3), dtype=np.uint8, tile=(TILE, TILE), resolution=(20000, 20000),
             subsampling=(2, 2), **options,
         )  # fmt: skip
+        # Encoded here: tifffile's own JPEG takes the pixels for YCbCr already.
+        margin = -SIDE * 28 % TILE
         level = coarse.swapaxes(1, 2).reshape(SIDE * 28, SIDE * 28, 3)
-        file.write(level, tile=(256, 256), subfiletype=1, resolution=(2500, 2500), **options)
+        level = np.pad(level, ((0, margin), (0, margin), (0, 0)))
+        pieces = level.reshape(len(level) // TILE, TILE, -1, TILE, 3).swapaxes(1, 2).reshape(-1, TILE, TILE, 3)
+        file.write(
+            (_jpeg(piece) for piece in pieces), shape=(SIDE * 28, SIDE * 28, 3), dtype=np.uint8, tile=(TILE, TILE),
+            subfiletype=1, resolution=(2500, 2500), subsampling=(2, 2), **options,
+        )  # fmt: skip
 
 
 def _jpeg(tile: Pixels) -> bytes:
     buffer = BytesIO()
-    Image.fromarray(tile).resize((TILE, TILE), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
+    Image.fromarray(tile).resize((TILE, TILE), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85, subsampling=2)
     return buffer.getvalue()
 
 

@@ -7,6 +7,7 @@ judges the result: confidence.json, confidence.md and confidence.svg in the outp
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from evaluation.scores import share_with_interval
 from handler.model.calibration import CONFIDENCE, Confidence, save_confidence
 from handler.model.checkpoint import Model, load_model
 from training.checkpoint import SHIPPED, write_json
-from training.data import PathMNIST, Split, add_data_argument, load_or_exit
+from training.data import Split, add_data_argument, load_or_exit
 
 COVERAGES = ("0.9", "0.95")
 SCORES = {"LAC": lac_scores, "APS": aps_scores}
@@ -125,11 +126,22 @@ def judge_distances(gaussian: Score, train: Outputs, test: Outputs, foreign: Map
     return found
 
 
-def calibrate(model: Model, data: PathMNIST) -> tuple[Confidence, dict[str, Any]]:
-    """The calibration to ship, fitted on validation tiles, and the report of what it does on test tiles."""
-    train = run_network(model, spread(data.train, TRAIN_TILES))
-    plain = run_network(model, spread(data.val, VALIDATION_TILES))
-    shifted = run_shifted(model, spread(data.val, SHIFTED_TILES), SHIFTS)
+@dataclass(frozen=True)
+class Fit:
+    """A calibration, and the outputs that it was fitted on: training and validation tiles, the latter shifted too."""
+
+    confidence: Confidence
+    limits: dict[str, dict[str, float]]
+    distance: Score
+    train: Outputs
+    validation: dict[str, Outputs]
+
+
+def fit(model: Model, training: Split, validation: Split) -> Fit:
+    """Fit temperature, prediction sets and the out-of-distribution score. Test tiles are no input."""
+    train = run_network(model, spread(training, TRAIN_TILES))
+    plain = run_network(model, spread(validation, VALIDATION_TILES))
+    shifted = run_shifted(model, spread(validation, SHIFTED_TILES), SHIFTS)
     fitted = join([plain, *shifted.values()])
     temperature = fit_temperature(fitted.logits, fitted.labels)
     limits = set_limits(apply_temperature(fitted.logits, temperature), fitted)
@@ -143,26 +155,32 @@ def calibrate(model: Model, data: PathMNIST) -> tuple[Confidence, dict[str, Any]
         class_means=torch.from_numpy(means).float(),
         whitening=torch.from_numpy(whitening).float(),
     )
-    test = run_network(model, data.test)
+    return Fit(confidence, limits, distance, train, {"plain": plain, **shifted})
+
+
+def judge(model: Model, fitted: Fit, tiles: Split) -> dict[str, Any]:
+    """The report of what a calibration does on test tiles."""
+    test = run_network(model, tiles)
     foreign = {
-        kind: run_foreign(model, images)
-        for kind, images in foreign_images(spread(data.test, FOREIGN_TILES).images).items()
+        kind: run_foreign(model, images) for kind, images in foreign_images(spread(tiles, FOREIGN_TILES).images).items()
     }
+    confidence, distance = fitted.confidence, fitted.distance
     report = {
         "model": model.digest,
         "calibrated_on": confidence.calibrated_on,
-        "test_tiles": len(data.test),
-        "temperature": temperature,
-        "validation": {name: round(outputs.accuracy, 4) for name, outputs in {"plain": plain, **shifted}.items()},
-        "sets": judge_sets(limits, apply_temperature(test.logits, temperature), test),
-        **judge_probabilities(temperature, test),
+        "test_tiles": len(tiles),
+        "temperature": confidence.temperature,
+        "validation": {name: outputs.accuracy for name, outputs in fitted.validation.items()},
+        "sets": judge_sets(fitted.limits, apply_temperature(test.logits, confidence.temperature), test),
+        **judge_probabilities(confidence.temperature, test),
         "out_of_distribution": {
             "threshold": confidence.ood_threshold,
             "test_tiles_inside": float((distance(test.embeddings, test.logits) <= confidence.ood_threshold).mean()),
-            "scores": judge_distances(distance, train, test, foreign),
+            "scores": judge_distances(distance, fitted.train, test, foreign),
         },
     }
-    return confidence, rounded(report)
+    found: dict[str, Any] = rounded(report)
+    return found
 
 
 def describe_fit(plain: int, shifted: Mapping[str, Outputs]) -> str:
@@ -261,8 +279,9 @@ def main() -> None:
     data = load_or_exit(arguments.data)
     # The folder may hold the calibration of earlier weights, which this run replaces.
     model = load_model(arguments.checkpoint, calibrated=False)
-    confidence, report = calibrate(model, data)
-    save_confidence(confidence, model.digest, arguments.checkpoint / CONFIDENCE)
+    fitted = fit(model, data.train, data.val)
+    report = judge(model, fitted, data.test)
+    save_confidence(fitted.confidence, model.digest, arguments.checkpoint / CONFIDENCE)
     write_json(arguments.output / "confidence.json", report)
     (arguments.output / "confidence.md").write_text(markdown(report))
     plot(report, arguments.output / "confidence.svg")

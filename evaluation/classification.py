@@ -21,13 +21,13 @@ from sklearn.metrics import (
     recall_score,
 )
 from torch import Tensor
-from torchvision.models import ResNet
 
 from evaluation.outputs import spread
 from evaluation.scores import measure, with_interval
 from handler.classes import CODES, NUM_CLASSES
 from handler.model.checkpoint import Model, load_model
 from handler.model.preprocess import Preprocessing, canonical_tile, network_input
+from handler.model.resnet import ResNet
 from training.checkpoint import SHIPPED, write_json
 from training.data import SPLITS, DataError, PathMNIST, Split, add_data_argument, load
 

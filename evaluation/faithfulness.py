@@ -14,7 +14,8 @@ from scipy.ndimage import sobel
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
-from torchvision.models import ResNet
+
+from handler.model.resnet import ResNet
 
 # Probability of a class at network inputs `[n, 3, I, I]`: `[n]`.
 Probability = Callable[[Tensor], Tensor]

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.models import ResNet
 from tqdm import tqdm
 
 from handler.classes import CODES
@@ -28,6 +27,7 @@ from handler.explain.secant import exact_stem
 from handler.model.checkpoint import Model
 from handler.model.network import classify
 from handler.model.preprocess import preprocess
+from handler.model.resnet import ResNet
 from training.checkpoint import SHIPPED, write_json
 from training.data import Split, add_data_argument, load_or_exit
 
@@ -128,8 +128,8 @@ def reference_map(model: Model, inputs: Tensor, target: int, n_steps: int) -> Te
 def _after_stem(network: ResNet, maps: Tensor) -> Tensor:
     """The logits for the input of the stem's first ReLU."""
     features = network.maxpool(maps.relu()).to(network.conv1.weight.dtype, memory_format=torch.channels_last)
-    for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
-        features = layer(features)
+    for block in network.blocks():
+        features = block(features)
     return classify(network, features)
 
 

@@ -18,13 +18,13 @@ import torch
 from captum.attr import IntegratedGradients, Saliency
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.models import ResNet
 from tqdm import tqdm
 
 from export.archive import MODEL_NAME
 from export.parity import ParityError
 from handler.model.checkpoint import Model, load_model
 from handler.model.preprocess import normalise, preprocess
+from handler.model.resnet import ResNet
 from training.checkpoint import SHIPPED, write_json
 from training.data import add_data_argument, load_or_exit
 

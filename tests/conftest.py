@@ -113,7 +113,7 @@ def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TorchServe]:
     """A running TorchServe that waits long enough for requests to share a batch."""
     # In float32, so that answers can be compared with PyTorch's on every processor.
-    settings = free_addresses() | {"models": pool_settings(maxBatchDelay=250), "engine": "exact"}
+    settings = free_addresses() | {"models": pool_settings(maxBatchDelay=50), "engine": "exact"}
     with TorchServe(ROOT / "config.properties", model_store, tmp_path_factory.mktemp("run"), settings) as running:
         running.wait_until_ready()
         yield running

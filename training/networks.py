@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from torch import Tensor, nn
-from torchvision.models import ResNet, ResNet18_Weights, resnet18
+from torchvision.models import ResNet18_Weights, resnet18
 
 from handler.classes import NUM_CLASSES
 from handler.model.network import build_network
 from handler.model.preprocess import Preprocessing
+from handler.model.resnet import ResNet
 from training.checkpoint import read_weights
 from training.recipe import Recipe
 from training.teachers import HALF, efficientnet
@@ -35,10 +36,8 @@ def initial_network(init: str) -> ResNet:
     The file is safetensors or npz. A classification layer of another size is initialised at random.
     Raises `ValueError` if the weights do not fit.
     """
+    state = _initial_state(init)
     network = build_network()
-    if init == "random":
-        return network
-    state = _imagenet_state() if init == "imagenet" else read_weights(Path(init))
     if len(state.get("fc.bias", ())) != NUM_CLASSES:
         state = {name: value for name, value in state.items() if not name.startswith("fc.")}
     try:
@@ -51,8 +50,12 @@ def initial_network(init: str) -> ResNet:
     return network
 
 
-def _imagenet_state() -> dict[str, Tensor]:
-    return dict(resnet18(weights=ResNet18_Weights.IMAGENET1K_V1).state_dict())
+def _initial_state(init: str) -> dict[str, Tensor]:
+    if init == "random":
+        return dict(resnet18(num_classes=NUM_CLASSES).state_dict())
+    if init == "imagenet":
+        return dict(resnet18(weights=ResNet18_Weights.IMAGENET1K_V1).state_dict())
+    return read_weights(Path(init))
 
 
 def freeze(network: nn.Module, recipe: Recipe) -> None:

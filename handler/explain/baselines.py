@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
+from torch.nn import functional
 
 from handler.explain.types import Parameter
 from handler.model.preprocess import Preprocessing, normalise
@@ -10,7 +10,7 @@ from handler.model.preprocess import Preprocessing, normalise
 LEVELS = {"black": 0.0, "white": 1.0}
 BASELINES = (*LEVELS, "mean", "blur")
 # In pixels of the network's input: two pixels of a canonical tile, which leaves its colours and removes its structure.
-BLUR_SIGMA, BLUR_KERNEL = 16.0, 97
+BLUR_SIGMA, BLUR_RADIUS = 16.0, 48
 
 
 def baseline_parameter(default: str) -> Parameter:
@@ -26,5 +26,15 @@ def baseline_input(name: str, inputs: Tensor, preprocessing: Preprocessing) -> T
     if name == "mean":
         return torch.zeros_like(inputs)
     if name == "blur":
-        return gaussian_blur(inputs, [BLUR_KERNEL, BLUR_KERNEL], [BLUR_SIGMA, BLUR_SIGMA])
+        return gaussian_blur(inputs, BLUR_SIGMA, BLUR_RADIUS)
     return normalise(torch.full_like(inputs, LEVELS[name]), preprocessing)
+
+
+def gaussian_blur(images: Tensor, sigma: float, radius: int) -> Tensor:
+    """Images `[N, C, H, W]` convolved with a normal density, cut at `radius` pixels; edges are mirrored."""
+    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    weights = torch.softmax(-(offsets**2) / (2 * sigma**2), dim=0)
+    channels = images.shape[1]
+    padded = functional.pad(images, (radius,) * 4, mode="reflect")
+    rows = functional.conv2d(padded, weights.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return functional.conv2d(rows, weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)

@@ -13,8 +13,8 @@ from handler.explain.types import Attribution, BudgetExceededError, Evaluation, 
 from handler.isolation import together_or_alone
 
 # Inputs in one pass of the network. At 224 pixels an input takes about 30 MB in a backward pass, so this bounds memory
-# near 1 GB whatever the requests; larger batches are no faster on a CPU.
-MAX_BATCH = 32
+# near half a GB whatever the requests; larger batches are no faster on a CPU.
+MAX_BATCH = 16
 
 # The error is `BudgetExceededError` if time ran out before there was any map.
 Outcome = Attribution | Exception

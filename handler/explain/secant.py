@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
-from torchvision.models import ResNet
-from torchvision.models.resnet import BasicBlock
+
+from handler.model.resnet import BasicBlock, ResNet
 
 TINY = 1e-30
 
@@ -28,9 +28,8 @@ def secant_forward(network: ResNet, inputs: Tensor) -> Tensor:
     """
     values = network.bn1(network.conv1(inputs.to(network.conv1.weight.dtype)))
     maps = _Rectify.apply(_MaxPool.apply(values, *_maxima(exact_stem(network, inputs))))
-    for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
-        for block in layer:
-            maps = _block(block, maps)
+    for block in network.blocks():
+        maps = _block(block, maps)
     result: Tensor = network.fc(maps.mean(dim=(2, 3)))
     return result
 

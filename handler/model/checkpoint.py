@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision.models import ResNet
 
 from handler.model.calibration import CONFIDENCE, Confidence, load_confidence
 from handler.model.network import for_inference, load_network
 from handler.model.preprocess import Preprocessing
+from handler.model.resnet import ResNet
 
 WEIGHTS = "pathmnist_resnet18.safetensors"
 CARD = "pathmnist_resnet18.json"

@@ -1,4 +1,4 @@
-"""The network: torchvision's ResNet-18 with nine outputs, read from safetensors."""
+"""The network: ResNet-18 with nine outputs, read from safetensors."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -7,14 +7,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import ResNet, resnet18
 
 from handler.classes import NUM_CLASSES
+from handler.model.resnet import ResNet
 
 
 def build_network() -> ResNet:
     """A ResNet-18 with nine outputs and random weights."""
-    return resnet18(weights=None, num_classes=NUM_CLASSES)
+    return ResNet(NUM_CLASSES)
 
 
 def load_network(path: Path) -> ResNet:
@@ -22,9 +22,10 @@ def load_network(path: Path) -> ResNet:
 
     Raises `RuntimeError` if names or shapes do not fit.
     """
-    network = build_network()
+    with torch.device("meta"):  # which draws no random weights
+        network = build_network()
     state = {name: value.float() if value.is_floating_point() else value for name, value in load_file(path).items()}
-    network.load_state_dict(state)
+    network.load_state_dict(state, assign=True)
     return network.eval()
 
 
@@ -32,12 +33,11 @@ def for_inference(network: ResNet) -> ResNet:
     """A faster copy with the same function: each BatchNorm folded into its convolution, channels last, frozen."""
     result = deepcopy(network).eval().requires_grad_(False)
     _fold(result, "conv1", "bn1")
-    for layer in (result.layer1, result.layer2, result.layer3, result.layer4):
-        for block in layer:
-            _fold(block, "conv1", "bn1")
-            _fold(block, "conv2", "bn2")
-            if block.downsample is not None:
-                _fold(block.downsample, "0", "1")
+    for block in result.blocks():
+        _fold(block, "conv1", "bn1")
+        _fold(block, "conv2", "bn2")
+        if block.downsample is not None:
+            _fold(block.downsample, "0", "1")
     return result.to(memory_format=torch.channels_last)
 
 

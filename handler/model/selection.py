@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from handler.model.backends import BACKENDS, REDUCED
-from handler.model.checkpoint import Model
+from handler.model.checkpoint import Model, load_model
 from handler.model.engine import Engine
 from handler.model.gate import NOISE, PROBE_TILES, Gate, open_within, require_answers
 from handler.model.preprocess import preprocess
@@ -108,6 +108,19 @@ def select_engine(
     )
     logger.info("the engine %s serves; %s", selection.engine, selection.describe())
     keep_selection(selection, kept)
+    return engine
+
+
+def open_engine(folder: Path, device: torch.device, settings: dict[str, Any], kept: Path | None) -> Engine:
+    """The engine that serves the model in a folder, `select_engine`'s under the choice in PATHMNIST_ENGINE.
+
+    Raises the same errors as `load_model`.
+    """
+    choice = os.environ.get("PATHMNIST_ENGINE", AUTO)
+    engine = select_engine(load_model(folder, device), device, folder, settings, choice, kept)
+    if device.type == "cpu" and engine.backend != REFERENCE:
+        # The backend has the cores. Threads of PyTorch's own would spin between its operations and take them away.
+        torch.set_num_threads(1)
     return engine
 
 

@@ -63,9 +63,8 @@ def test_guided_backprop_is_the_papers_rule_and_captums(
 ) -> None:
     network = model.network
     features = network.maxpool(GuidedReLU.apply(network.bn1(network.conv1(inputs))))
-    for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
-        for block in layer:
-            features = guided_block(block, features)
+    for block in network.blocks():
+        features = guided_block(block, features)
     logits = network.fc(features.mean(dim=(2, 3)))
     (expected,) = torch.autograd.grad(logits.gather(1, TARGETS[:, None]).sum(), inputs)
     actual = maps(classifier.explain(list(tiles[:9]), "guided_backprop", range(9)))

@@ -10,6 +10,7 @@ from captum.attr import DeepLift, IntegratedGradients
 from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.models.resnet import BasicBlock
+from torchvision.transforms.functional import gaussian_blur
 
 from evaluation.quadrature import reference_map
 from handler.classifier import Classifier
@@ -120,9 +121,8 @@ def with_own_relus(network: ResNet) -> ResNet:
         return forward
 
     network.relu = nn.ReLU()
-    for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
-        for block in layer:
-            block.forward = forward_of(block)
+    for block in network.blocks():
+        block.forward = forward_of(block)
     return network
 
 
@@ -244,6 +244,7 @@ def test_the_blurred_baseline_keeps_the_colour_and_loses_the_structure(model: Mo
     blurred = baseline_input("blur", inputs, model.preprocessing)
     assert torch.allclose(blurred.mean(dim=(2, 3)), inputs.mean(dim=(2, 3)), atol=0.1)
     assert blurred.std(dim=(2, 3)).mean() < inputs.std(dim=(2, 3)).mean() / 2
+    assert torch.allclose(blurred, gaussian_blur(inputs, [97, 97], [16.0, 16.0]), atol=1e-5)
 
 
 def test_a_contrast_is_the_difference_of_two_maps(classifier: Classifier, tiles: Pixels) -> None:

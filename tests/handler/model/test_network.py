@@ -1,14 +1,19 @@
+import subprocess
+import sys
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models import resnet18
 
 from handler.classes import CODES, NUM_CLASSES, TISSUES
 from handler.model.checkpoint import WEIGHTS, Model
 from handler.model.network import build_network, class_activation, classify, feature_map, for_inference, load_network
 from handler.model.preprocess import Preprocessing, preprocess
+from serving.supervisor import ROOT
 from tests.conftest import Pixels
 from training.checkpoint import SHIPPED
 
@@ -68,3 +73,30 @@ def test_the_network_for_inference_computes_the_same(tiles: Pixels) -> None:
         assert torch.allclose(folded(inputs.double()), exact(inputs.double()), atol=1e-10)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def test_the_network_is_torchvisions_to_the_last_bit() -> None:
+    theirs = resnet18(num_classes=NUM_CLASSES)
+    with torch.no_grad():
+        for module in theirs.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                cast("Tensor", module.running_mean).normal_()
+                cast("Tensor", module.running_var).uniform_(0.5, 2)
+    ours = build_network()
+    ours.load_state_dict(theirs.state_dict())
+    assert [name for name, _ in ours.named_modules()] == [name for name, _ in theirs.named_modules()]
+    for inputs in (torch.randn(2, 3, 224, 224), torch.randn(1, 3, 97, 64)):
+        for network in (ours, theirs):
+            network.zero_grad()
+            network.eval()(inputs)[:, 3].sum().backward()
+        assert torch.equal(ours(inputs), theirs(inputs))
+        for parameter, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(cast("Tensor", parameter.grad), cast("Tensor", expected.grad))
+    assert torch.equal(ours.train()(inputs.repeat(2, 1, 1, 1)), theirs.train()(inputs.repeat(2, 1, 1, 1)))
+
+
+def test_the_server_imports_neither_torchvision_nor_captum() -> None:
+    """Each takes a second and dozens of megabytes of every worker."""
+    unwanted = "{'torchvision', 'captum', 'matplotlib'}"
+    code = f"import sys, handler.pathmnist_handler; sys.exit(bool({unwanted} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
