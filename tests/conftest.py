@@ -10,6 +10,7 @@ import requests
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from xdist.scheduler import LoadFileScheduling
 
 from export.__main__ import export
 from handler.api.image import ImageLimits
@@ -34,6 +35,7 @@ MARKED_FOLDERS = {
     "slow": ("evaluation", "export", "training"),
 }
 MARKED_FIXTURES = {"server": ("server", "short_tempered"), "ray": ("cluster", "ray")}
+RAY_FILES = "test_ray_"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,10 +48,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, names in MARKED_FIXTURES.items():
             if set(names) & set(fixtures):
                 item.add_marker(marker)
-        if item.path.name.startswith("test_ray_"):
+        if item.path.name.startswith(RAY_FILES):
             item.add_marker("ray")
         if "model_store" in fixtures:
             item.add_marker("slow")
+
+
+class ByFile(LoadFileScheduling):
+    """With several processes (`make test`), the tests of a file share one, and so do all that need the Ray cluster."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "ray" if Path(file).name.startswith(RAY_FILES) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,6 +13,8 @@
  * @property {boolean} in_distribution
  * @property {"confident" | "uncertain" | "unreliable"} state
  * @property {boolean} abstained
+ * @property {"fit" | "doubtful" | "unfit" | null} fit of the picture; null without limits for it
+ * @property {string[]} fit_reasons
  *
  * @typedef {{tiles: number, mm2: number, share: number}} Share
  *

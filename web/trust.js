@@ -37,8 +37,8 @@ function fieldOfView({ microns, assumed, mpp, source }) {
   return `${microns} x ${microns} micrometres, at ${Number(mpp?.toPrecision(3))} a pixel (${source})`;
 }
 
-/** @param {NonNullable<Classification["fit"]>} fit */
-function picture({ verdict, reasons }) {
+/** Whether the picture is fit to be judged. @param {{verdict: string | null, reasons: string[]}} fit */
+export function picture({ verdict, reasons }) {
   return verdict === "fit" ? "Fit to be judged" : `${verdict === "unfit" ? "Unfit" : "Doubtful"}: ${reasons.join(", ").replaceAll("_", " ")}`;
 }
 

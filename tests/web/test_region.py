@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-from PIL import Image
+from PIL import Image, ImageFilter
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from serving.gateway.app import Edge
@@ -115,6 +115,18 @@ def test_a_dropped_region_becomes_a_map_and_a_tile_its_explanation(
     page.get_by_role("button", name="New region").click()
     expect(page.get_by_role("heading", name="Which tissues")).to_be_visible()
     wait_for(lambda: requests.get(address, timeout=30).status_code == 404)
+
+
+def test_a_tile_says_what_is_wrong_with_its_picture(
+    visit: Visits, server: TorchServe, tiles: Pixels, encode: Callable[..., bytes]
+) -> None:
+    sharp = Image.fromarray(mosaic(tiles, ROWS, COLUMNS))
+    job = mapped(server, encode(sharp.filter(ImageFilter.GaussianBlur(3))))
+    found = requests.get(f"{server.url}{job}/map.json", timeout=30).json()
+    tile = next(item for item in found["tiles"] if "out_of_focus" in item["fit_reasons"])
+    page = open_map(visit, job)
+    click_tile(page, tile["row"], tile["column"])
+    expect(detail(page)).to_contain_text(": out of focus")
 
 
 def test_a_region_without_a_pixel_size_is_asked_for_it(visit: Visits, region: bytes) -> None:

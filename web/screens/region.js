@@ -13,6 +13,7 @@ import { session } from "/session.js";
 import { SlideViewer } from "/slide_viewer.js";
 import { ABSTAINED, TissueMap } from "/tissue_map.js";
 import { nameOf } from "/tissues.js";
+import { picture } from "/trust.js";
 import { explanation, headline } from "/verdict.js";
 import { Viewer } from "/viewer.js";
 
@@ -26,7 +27,7 @@ const DOWNLOADS = [
   ["map.json", "JSON"],
   ["heat.ome.tiff", "Cells as OME-TIFF"],
 ];
-const FORMATS = "PNG, JPEG, TIFF, BMP or WebP, up to 4096 × 4096 pixels and 64 MB";
+const FORMATS = "PNG, JPEG, TIFF, BMP or WebP, up to 134 million pixels and 64 MB";
 
 /** @param {HTMLElement} main @returns {() => void} */
 export function region(main) {
@@ -334,10 +335,12 @@ function tileTitle(tile) {
   return tile.state === "uncertain" ? `Uncertain: ${classes(tile.prediction_set.length ? tile.prediction_set : [tile.class])}` : nameOf(tile.class);
 }
 
-/** The three most probable classes. @param {import("/tissue_map.js").MapTile} tile @param {{code: string}[]} all */
+/** The three most probable classes, and what is wrong with the picture. @param {import("/tissue_map.js").MapTile} tile @param {{code: string}[]} all */
 function tileText(tile, all) {
   const shares = all.map(({ code }, index) => ({ code, share: tile.probabilities[index] })).sort((one, other) => other.share - one.share);
-  return `${shares.slice(0, 3).map(({ code, share }) => `${nameOf(code)} ${percent(share)}`).join(", ")}.`;
+  const largest = shares.slice(0, 3).map(({ code, share }) => `${nameOf(code)} ${percent(share)}`);
+  const isFit = tile.fit === null || tile.fit === "fit";
+  return `${largest.join(", ")}.${isFit ? "" : ` ${picture({ verdict: tile.fit, reasons: tile.fit_reasons })}.`}`;
 }
 
 /** The field for the size of a pixel. @param {() => void} [submit] with a button that starts again */

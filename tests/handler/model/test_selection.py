@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -81,6 +82,14 @@ def test_a_later_start_believes_the_selection_and_measures_nothing(
     assert "as measured before" in caplog.text
 
 
+@pytest.fixture(scope="module")
+def kept(model: Model, engine_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a selection between ONNX Runtime and PyTorch."""
+    folder = tmp_path_factory.mktemp("kept")
+    select_engine(model, CPU, engine_files, settings("onnxruntime"), kept=folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -98,17 +107,17 @@ def test_a_wrong_selection_is_not_believed(
     damage: Callable[[dict[str, Any]], None],
     model: Model,
     engine_files: Path,
+    kept: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    select_engine(model, CPU, engine_files, settings("onnxruntime"), kept=tmp_path)
-    (file,) = tmp_path.glob("engines-*.json")
+    (file,) = shutil.copytree(kept, tmp_path / "kept").glob("engines-*.json")
     right = json.loads(file.read_text())
     wrong = json.loads(file.read_text())
     damage(wrong)
     file.write_text(json.dumps(wrong))
     with caplog.at_level(logging.WARNING):
-        select_engine(model, CPU, engine_files, settings("onnxruntime"), kept=tmp_path)
+        select_engine(model, CPU, engine_files, settings("onnxruntime"), kept=file.parent)
     assert "is not used" in caplog.text
     assert json.loads(file.read_text())["conditions"] == right["conditions"]
 
