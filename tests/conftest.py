@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import requests
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from xdist.scheduler import LoadFileScheduling
@@ -116,11 +118,18 @@ def service(classifier: Classifier) -> Service:
 
 
 @pytest.fixture(scope="session")
-def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped checkpoint, exported."""
+def model_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The shipped checkpoint, exported. Several processes export it once, and each has a copy of its own."""
     folder = tmp_path_factory.mktemp("model_store")
-    export(SHIPPED, folder, generate(18, seed=2).images)
-    return folder
+    tiles = generate(18, seed=2).images
+    if worker_id == "master":
+        export(SHIPPED, folder, tiles)
+        return folder
+    first = tmp_path_factory.getbasetemp().parent / "model_store"
+    with FileLock(first.with_suffix(".lock")):
+        if not first.is_dir():
+            export(SHIPPED, first, tiles)
+    return shutil.copytree(first, folder, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="session")
