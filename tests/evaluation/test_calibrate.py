@@ -2,27 +2,29 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
+from evaluation import calibrate
 from evaluation.calibrate import fit, judge, judge_sets, markdown, plot, set_limits
 from evaluation.outputs import NO_CLASS, Outputs, join, run_foreign, spread
 from evaluation.reliability import apply_temperature
 from evaluation.scores import share_with_interval
-from handler.model.calibration import CONFIDENCE, load_confidence, save_confidence
+from handler.model.calibration import CONFIDENCE, Confidence, load_confidence, save_confidence
 from handler.model.checkpoint import Model, load_model
 from tests.conftest import Pixels
 from training.checkpoint import SHIPPED
-from training.data import PathMNIST
+from training.data import PathMNIST, Split
 from training.synthetic import generate
 
 
 @pytest.fixture(scope="module")
 def data() -> PathMNIST:
-    return PathMNIST(**{name: generate(18, seed=seed) for seed, name in enumerate(("train", "val", "test"))}, digest="")
+    return PathMNIST(**{name: generate(36, seed=seed) for seed, name in enumerate(("train", "val", "test"))}, digest="")
 
 
 def test_a_calibration_is_fitted_reported_and_loaded(model: Model, data: PathMNIST, tmp_path: Path) -> None:
@@ -30,8 +32,8 @@ def test_a_calibration_is_fitted_reported_and_loaded(model: Model, data: PathMNI
     confidence, report = fitted.confidence, judge(model, fitted, data.test)
     assert 0 <= confidence.thresholds["0.95"] <= confidence.thresholds["0.9"] <= 1
     assert confidence.class_means.shape == (9, 512)
-    assert confidence.calibrated_on.startswith("18 validation tiles as they are and ")
-    assert report["test_tiles"] == sum(row["tiles"] for row in report["reliability"]) == 18
+    assert confidence.calibrated_on.startswith("36 validation tiles as they are and ")
+    assert report["test_tiles"] == sum(row["tiles"] for row in report["reliability"]) == 36
     json.dumps(report, allow_nan=False)
     assert report["calibrated_on"] in markdown(report)
     plot(report, tmp_path / "reliability.svg")
@@ -42,6 +44,26 @@ def test_a_calibration_is_fitted_reported_and_loaded(model: Model, data: PathMNI
     found = load_model(tmp_path).confidence
     assert found is not None
     assert found.temperature == confidence.temperature
+
+
+def test_test_tiles_calibrate_nothing(data: PathMNIST, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command writes the same calibration beside the weights, whatever the test tiles are."""
+
+    def calibration(test: Split) -> Confidence:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(SHIPPED, folder)
+        changed = PathMNIST(data.train, data.val, test, "")
+        monkeypatch.setattr(calibrate, "load_or_exit", lambda source: changed)
+        command = ["calibrate", "--data", "tiles.npz", "--checkpoint", str(folder), "--output", str(folder / "report")]
+        monkeypatch.setattr(sys, "argv", command)
+        calibrate.main()
+        found = load_model(folder).confidence
+        assert found is not None
+        return found
+
+    one, other = map(calibration, (data.test, Split(255 - data.test.images, data.test.labels)))
+    for name, value in vars(one).items():
+        assert np.array_equal(np.asarray(value), np.asarray(vars(other)[name])), name
 
 
 def test_sets_keep_their_promise_on_tiles_like_those_of_the_calibration() -> None:

@@ -124,7 +124,7 @@ def test_a_model_that_cannot_load_is_reported_and_leaves_no_process(config: Path
     before = time.monotonic()
     script = (
         "import sys; from pathlib import Path; from serving.supervisor import TorchServe\n"
-        "with TorchServe(*map(Path, sys.argv[1:])) as server: server.wait_until_ready(10)"
+        "with TorchServe(*map(Path, sys.argv[1:])) as server: server.wait_until_ready(20)"
     )
     arguments = [sys.executable, "-c", script, str(config), str(store), str(config.parent / "run")]
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)

@@ -136,7 +136,7 @@ def test_a_card_says_what_a_run_was(trained: Path, data: Path) -> None:
     assert training["environment"]["processes"] == 1
 
 
-def test_make_train_goes_from_data_to_a_checkpoint_that_is_evaluated(data: Path, teacher: Path, tmp_path: Path) -> None:
+def test_make_train_goes_from_data_to_a_checkpoint_that_exports(data: Path, teacher: Path, tmp_path: Path) -> None:
     if not (ROOT / ".venv" / "test.stamp").is_file():
         pytest.skip("no environment made by make (.venv/test.stamp)")
     options = "--steps 12 --input-size 32 --batch-size 30 --accelerator cpu --devices 1"
@@ -150,7 +150,9 @@ def test_make_train_goes_from_data_to_a_checkpoint_that_is_evaluated(data: Path,
     make("train", *inputs, f"ARGS={options} --output {checkpoint}")
     assert json.loads((checkpoint / CARD).read_text())["training"]["recipe"]["name"] == "finish"
     make("evaluate", f"DATA={data}", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'report'}")
+    make("export", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'store'}")
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text())["splits"]["test"]["images"] == 36
+    assert (tmp_path / "store" / "pathmnist.mar").is_file()
 
 
 @pytest.fixture(scope="module")

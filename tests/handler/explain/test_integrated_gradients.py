@@ -182,7 +182,7 @@ def test_adaptive_is_nearer_than_captum_with_as_many_gradients(
 
 def test_rounding_decides_little(model: Model, classifier: Classifier, real_data: PathMNIST) -> None:
     """Pale tiles too, in which float32 can hardly tell neighbours apart."""
-    inputs = network_inputs(model, real_data.test.images[600:680:40])
+    inputs = network_inputs(model, real_data.test.images[600:680:20])
     targets = model.network(inputs).argmax(dim=1).tolist()
     double = classifier_of(model, deepcopy(model.network).double())
     single = maps(classifier.explain_inputs(inputs, METHOD, targets, tolerance=1.0)).double()
