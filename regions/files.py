@@ -69,7 +69,7 @@ def _json(values: dict[str, Any]) -> bytes:
 
 
 def _table(tissue_map: TissueMap) -> pa.Table:
-    rows = [{**row, "probabilities": dict(zip(CODES, row["probabilities"], strict=True))} for row in tissue_map.rows()]
+    rows = [{**row, "probabilities": dict(zip(CODES, row["probabilities"], strict=True))} for row in tissue_map.rows]
     return pa.Table.from_pylist(rows, schema=ROWS)
 
 

@@ -28,7 +28,7 @@ def to_geojson(tissue_map: TissueMap, detections: bool = False) -> dict[str, Any
 
 def regions_of(tissue_map: TissueMap, members: NDArray[np.bool_]) -> list[shapely.Polygon]:
     """The connected regions of some tiles, without points inside straight edges."""
-    boxes = _boxes(tissue_map)[members]
+    boxes = _polygons(tissue_map.boxes[members])
     if len(boxes) == 0:
         return []
     merged = shapely.simplify(shapely.coverage_union_all(boxes), 0)
@@ -37,9 +37,9 @@ def regions_of(tissue_map: TissueMap, members: NDArray[np.bool_]) -> list[shapel
     return [shapely.orient_polygons(shapely.normalize(part)) for part in parts]
 
 
-def _boxes(tissue_map: TissueMap) -> NDArray[np.object_]:
-    corners = np.array([tissue_map.grid.box(tile) for tile in tissue_map.tiles], float).reshape(-1, 4)
-    return shapely.box(*corners.T)
+def _polygons(boxes: NDArray[np.int64]) -> NDArray[np.object_]:
+    polygons: NDArray[np.object_] = shapely.box(*boxes.astype(float).T)
+    return polygons
 
 
 def _annotations(tissue_map: TissueMap) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def _detections(tissue_map: TissueMap) -> list[dict[str, Any]]:
                 **({} if row["ood_score"] is None else {"OOD score": row["ood_score"]}),
             },
         )
-        for box, row in zip(_boxes(tissue_map), tissue_map.rows(), strict=True)
+        for box, row in zip(_polygons(tissue_map.boxes), tissue_map.rows, strict=True)
     ]
 
 

@@ -16,8 +16,8 @@ from regions.files import write_files, write_json
 from regions.grid import READ_MPP, Grid, Tile, grid_of
 from regions.inputs import claim, digest_of
 from regions.overlay import picture_mpp
-from regions.source import Source, open_source
-from regions.tissue import all_tiles, thumbnail, tissue_tiles
+from regions.source import Pixels, Source, open_source
+from regions.tissue import THUMBNAIL_MPP, all_tiles, small_picture, thumbnail, tissue_tiles
 from regions.tissue_map import TissueMap
 
 # Tiles that are read, classified and kept together. A multiple of the batch.
@@ -64,8 +64,15 @@ class Job:
 
     @cached_property
     def tiles(self) -> list[Tile]:
-        """The tiles to classify. Reads the whole image once, at a low resolution."""
-        return all_tiles(self.grid) if self.settings.all_tiles else tissue_tiles(self.source, self.grid)
+        """The tiles to classify."""
+        if self.settings.all_tiles:
+            return all_tiles(self.grid)
+        return tissue_tiles(self.source, self.grid, self._small_picture)
+
+    @cached_property
+    def _small_picture(self) -> Pixels:
+        """Read once, because it takes as long as decoding the whole image if that has no coarse level."""
+        return small_picture(self.source)
 
     @cached_property
     def _key(self) -> dict[str, Any]:
@@ -126,13 +133,16 @@ class Job:
             Answers.join(parts) if parts else None,
             self._run.model,
         )
-        files = write_files(
-            tissue_map, thumbnail(self.source, picture_mpp(self.source)), self._folder, self.settings.detections
-        )
+        files = write_files(tissue_map, self._picture(), self._folder, self.settings.detections)
         reading = {"reader": self.source.reader.kind, "level": self.source.level_for(self.settings.read_mpp)}
         content = {**self._key, "reading": reading, "arguments": self._run.arguments, "files": files}
         write_json(content, self._folder / RUN)
         shutil.rmtree(self._folder / WORK)
+
+    def _picture(self) -> Pixels:
+        """The picture behind the overlay."""
+        mpp = picture_mpp(self.source)
+        return self._small_picture if mpp >= THUMBNAIL_MPP else thumbnail(self.source, mpp)
 
     def _part(self, number: int) -> Path:
         return self._folder / WORK / f"{number:06}.npz"

@@ -1,5 +1,6 @@
 """A map's cells as OME-TIFF: nine channels of logits, float32, NaN on glass."""
 
+import hashlib
 import uuid
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,21 @@ def write_ome_tiff(tissue_map: TissueMap, path: Path) -> None:
     levels = _pyramid(tissue_map.cells())
     options: dict[str, Any] = {"tile": TILE, "compression": "zlib", "photometric": "minisblack"}
     with tifffile.TiffWriter(path, ome=True, bigtiff=True) as file:
-        file.write(levels[0], subifds=len(levels) - 1, metadata=_metadata(tissue_map), **options)
+        file.write(levels[0], subifds=len(levels) - 1, metadata=_metadata(tissue_map, levels[0]), **options)
         for level in levels[1:]:
             file.write(level, subfiletype=1, **options)
 
 
-def _metadata(tissue_map: TissueMap) -> dict[str, Any]:
-    cells = tissue_map.answers.cams.shape[-1] if tissue_map.answers else 1
+def _metadata(tissue_map: TissueMap, cells: NDArray[np.float32]) -> dict[str, Any]:
+    side = tissue_map.answers.cams.shape[-1] if tissue_map.answers else 1
     return {
         "axes": "CYX",
         # By content, so that the same map is the same file.
-        "UUID": str(uuid.uuid5(NAMESPACE, repr(tissue_map.rows()))),
+        "UUID": str(uuid.uuid5(NAMESPACE, hashlib.sha256(cells.tobytes()).hexdigest())),
         "Name": tissue_map.name,
-        "PhysicalSizeX": TILE_MICRONS / cells,
+        "PhysicalSizeX": TILE_MICRONS / side,
         "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": TILE_MICRONS / cells,
+        "PhysicalSizeY": TILE_MICRONS / side,
         "PhysicalSizeYUnit": "µm",
         "Channel": {"Name": list(CODES), "Color": [_ome_colour(colour) for colour in BY_CLASS_ID]},
     }
@@ -58,10 +59,10 @@ def _pyramid(cells: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 
 def _halved(cells: NDArray[np.float32]) -> NDArray[np.float32]:
     """The mean of two by two cells, without glass."""
-    channels, height, width = cells.shape
+    _, height, width = cells.shape
     padded = np.pad(cells, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=np.nan)
-    blocks = padded.reshape(channels, (height + 1) // 2, 2, (width + 1) // 2, 2)
-    known = ~np.isnan(blocks)
-    count = known.sum(axis=(2, 4), dtype=np.float32)
-    total = np.where(known, blocks, 0).sum(axis=(2, 4))
+    corners = [padded[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    known = [~np.isnan(corner) for corner in corners]
+    count = np.sum(known, axis=0, dtype=np.float32)
+    total = np.sum([np.where(*pair, np.float32(0)) for pair in zip(known, corners, strict=True)], axis=0)
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)

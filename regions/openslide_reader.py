@@ -33,11 +33,12 @@ class OpenSlideReader:
             picture = self._slide.read_region(corner, level, (width, height))
         except openslide.OpenSlideError as error:
             raise RegionError("file_unreadable", f"The slide is damaged: {error}.") from error
-        rgba = np.asarray(picture)
-        pixels = np.array(rgba[..., :3])
+        pixels = picture.convert("RGB")
         # What was not scanned is transparent.
-        pixels[rgba[..., 3] == 0] = WHITE
-        return pixels
+        alpha = picture.getchannel("A")
+        if alpha.getextrema()[0] == 0:
+            pixels.paste(WHITE, mask=alpha.point(lambda value: 255 * (value == 0)))
+        return np.asarray(pixels)
 
     def _level(self, index: int, size: tuple[int, int]) -> Level:
         # OpenSlide's own factor, by which it finds places in a level; a place between two pixels is interpolated.

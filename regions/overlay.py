@@ -46,8 +46,9 @@ def _layer(tissue_map: TissueMap, size: tuple[int, int]) -> tuple[Pixels, NDArra
     opacity = np.zeros((size[1], size[0]), np.uint8)
     stripes = np.add.outer(np.arange(size[1]), np.arange(size[0])) % (2 * HATCH) < HATCH
     scale_x, scale_y = size[0] / tissue_map.width, size[1] / tissue_map.height
-    for tile, class_id, abstained in zip(tissue_map.tiles, tissue_map.classes, tissue_map.abstained, strict=True):
-        left, top, right, bottom = tissue_map.grid.box(tile)
+    boxes = tissue_map.boxes.tolist()
+    for box, class_id, abstained in zip(boxes, tissue_map.classes, tissue_map.abstained, strict=True):
+        left, top, right, bottom = box
         rows = slice(round(top * scale_y), round(bottom * scale_y))
         columns = slice(round(left * scale_x), round(right * scale_x))
         place = (rows, columns)

@@ -29,9 +29,14 @@ def thumbnail(source: Source, mpp: float) -> Pixels:
     return np.concatenate([_band(source, index, part, width, height) for part in _bands(level, height)])
 
 
-def tissue_tiles(source: Source, grid: Grid) -> list[Tile]:
-    """The tiles with tissue, by rows."""
-    mask = tissue_mask(thumbnail(source, max(THUMBNAIL_MPP, source.mpp.x)))
+def small_picture(source: Source) -> Pixels:
+    """The whole image at the resolution of the tissue mask."""
+    return thumbnail(source, max(THUMBNAIL_MPP, source.mpp.x))
+
+
+def tissue_tiles(source: Source, grid: Grid, picture: Pixels) -> list[Tile]:
+    """The tiles with tissue, by rows, from the source's small picture."""
+    mask = tissue_mask(picture)
     # The mean of the mask over each tile: an image reduced by its boxes.
     size_x, size_y = mask.shape[1] / (source.width / grid.step_x), mask.shape[0] / (source.height / grid.step_y)
     box = (0.0, 0.0, min(grid.columns * size_x, mask.shape[1]), min(grid.rows * size_y, mask.shape[0]))
@@ -45,8 +50,11 @@ def all_tiles(grid: Grid) -> list[Tile]:
 
 def tissue_mask(picture: Pixels) -> NDArray[np.bool_]:
     """Where RGB `[H, W, 3]` is coloured or dark."""
-    chroma = picture.max(axis=2) - picture.min(axis=2)
-    return (chroma > MIN_CHROMA) | (picture.mean(axis=2) < MAX_GREY)
+    red, green, blue = np.moveaxis(picture, 2, 0)
+    chroma = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    total = red.astype(np.uint16) + green + blue
+    is_tissue: NDArray[np.bool_] = (chroma > MIN_CHROMA) | (total < 3 * MAX_GREY)
+    return is_tissue
 
 
 def _bands(level: Level, rows: int) -> Iterator[range]:

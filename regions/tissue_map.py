@@ -1,6 +1,7 @@
 """The result: an answer for each tile with tissue, and what they add up to."""
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,11 @@ class TissueMap:
         """Which tiles have no class that the model is confident about, `[N]`."""
         return np.zeros(0, bool) if self.answers is None else self.answers.states != STATES.index("confident")
 
+    @cached_property
+    def boxes(self) -> NDArray[np.int64]:
+        """Left, top, right and bottom of each tile in pixels of level 0, `[N, 4]`."""
+        return np.array([self.grid.box(tile) for tile in self.tiles], np.int64).reshape(-1, 4)
+
     def composition(self) -> Composition:
         confident = self.classes[~self.abstained]
         counts = np.bincount(confident, minlength=len(CODES))
@@ -98,6 +104,7 @@ class TissueMap:
         canvas[:, rows, :, columns, :] = local
         return canvas.reshape(channels, self.grid.rows * height, self.grid.columns * width)
 
+    @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """A row for each tile, for JSON and tables."""
         answers = self.answers
@@ -108,8 +115,8 @@ class TissueMap:
             {
                 "row": tile.row,
                 "column": tile.column,
-                "x": self.grid.box(tile)[0],
-                "y": self.grid.box(tile)[1],
+                "x": int(self.boxes[index, 0]),
+                "y": int(self.boxes[index, 1]),
                 "class": CODES[classes[index]],
                 "probabilities": answers.probabilities[index].round(PROBABILITY_DIGITS).tolist(),
                 "prediction_set": [CODES[class_id] for class_id in np.flatnonzero(answers.sets[index])],
@@ -146,7 +153,7 @@ class TissueMap:
             ],
             "model": self.model,
             "composition": asdict(self.composition()),
-            "tiles": self.rows(),
+            "tiles": self.rows,
             "disclaimer": DISCLAIMER,
         }
 

@@ -86,7 +86,7 @@ def test_tiles_are_detections_only_on_demand(tissue_map: TissueMap) -> None:
     features = to_geojson(tissue_map, detections=True)["features"]
     detections = [item for item in features if item["properties"]["objectType"] == "detection"]
     assert len(detections) == 18
-    for feature, row in zip(detections, tissue_map.rows(), strict=True):
+    for feature, row in zip(detections, tissue_map.rows, strict=True):
         measurements = {item["name"]: item["value"] for item in feature["properties"]["measurements"]}
         assert [measurements[code] for code in CODES] == row["probabilities"]
         assert shape(feature["geometry"]).bounds[:2] == (row["x"], row["y"])

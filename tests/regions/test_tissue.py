@@ -8,7 +8,7 @@ import pytest
 from handler.classes import CODES
 from regions.grid import Tile, grid_of
 from regions.source import Source, open_source
-from regions.tissue import THUMBNAIL_MPP, thumbnail, tissue_mask, tissue_tiles
+from regions.tissue import THUMBNAIL_MPP, small_picture, thumbnail, tissue_mask, tissue_tiles
 from tests.support.slides import mosaic, write_png
 from training.data import PathMNIST
 
@@ -22,7 +22,7 @@ def test_real_tiles_of_every_class_count_as_tissue(real_data: PathMNIST, tmp_pat
     images, labels = real_data.test.images, real_data.test.labels
     write_png(tmp_path / "a.png", mosaic(images, len(images)), 4.0)
     source = open_source(tmp_path / "a.png")
-    found = {tile.column for tile in tissue_tiles(source, grid_of(source))}
+    found = {tile.column for tile in tissue_tiles(source, grid_of(source), small_picture(source))}
     for class_id, code in enumerate(CODES):
         share = np.mean([index in found for index in np.flatnonzero(labels == class_id)])
         assert share >= 0.99, code
@@ -35,12 +35,12 @@ def test_glass_of_any_scanner_is_left_out(glass: tuple[int, int, int], tmp_path:
     pixels[224 + 40 : 224 + 150, 448 + 30 : 448 + 140] = (180, 80, 150)
     write_png(tmp_path / "a.png", pixels, 0.5)
     source = open_source(tmp_path / "a.png", 0.5)
-    assert tissue_tiles(source, grid_of(source)) == [Tile(1, 2)]
+    assert tissue_tiles(source, grid_of(source), small_picture(source)) == [Tile(1, 2)]
 
 
 def test_on_the_real_slide_the_mask_follows_the_tissue(slide: Source) -> None:
     grid = grid_of(slide)
-    found = {(tile.row, tile.column) for tile in tissue_tiles(slide, grid)}
+    found = {(tile.row, tile.column) for tile in tissue_tiles(slide, grid, small_picture(slide))}
     # The picture of the slide: the left and right margins are glass, the strand of tissue runs down its middle.
     assert not {(row, 0) for row in range(5)} & found
     assert not {(row, 8) for row in range(4)} & found
@@ -50,7 +50,7 @@ def test_on_the_real_slide_the_mask_follows_the_tissue(slide: Source) -> None:
 
 def test_every_coloured_pixel_of_the_real_slide_is_in_a_tile_or_rare_in_its_place(slide: Source) -> None:
     grid = grid_of(slide)
-    found = {(tile.row, tile.column) for tile in tissue_tiles(slide, grid)}
+    found = {(tile.row, tile.column) for tile in tissue_tiles(slide, grid, small_picture(slide))}
     for row in range(grid.rows):
         for column in range(grid.columns):
             left, top, right, bottom = grid.box(Tile(row, column))

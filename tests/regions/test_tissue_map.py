@@ -17,9 +17,9 @@ def test_every_tile_has_the_answer_of_the_classifier(
     tissue_map: TissueMap, classifier: Classifier, tiles: Pixels
 ) -> None:
     predictions = classifier.predict(list(tiles))
-    for row, fit in zip(tissue_map.rows(), classifier.fits(list(tiles), predictions), strict=True):
+    for row, fit in zip(tissue_map.rows, classifier.fits(list(tiles), predictions), strict=True):
         assert (row["fit"], row["fit_reasons"]) == (fit.verdict, list(fit.reasons))
-    for row, prediction in zip(tissue_map.rows(), predictions, strict=True):
+    for row, prediction in zip(tissue_map.rows, predictions, strict=True):
         assert row["class"] == prediction.tissue.code
         assert row["probabilities"] == pytest.approx(prediction.probabilities.tolist(), abs=1e-5)
         assert row["in_distribution"] == prediction.in_distribution
@@ -62,7 +62,7 @@ def test_the_composition_is_exact(tissue_map: TissueMap) -> None:
     assert composition.glass_mm2 == pytest.approx(2 * 0.112**2, abs=1e-6)
     assert composition.outside_mm2 == 0
     for code in CODES:
-        rows = [row for row in tissue_map.rows() if row["class"] == code and not row["abstained"]]
+        rows = [row for row in tissue_map.rows if row["class"] == code and not row["abstained"]]
         assert composition.classes[code].tiles == len(rows)
 
 
