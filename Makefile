@@ -5,6 +5,7 @@ TORCH ?= auto
 DATA ?= medmnist
 TEACHER ?= runs/teacher/teacher.safetensors
 SCRATCH ?= runs/scratch
+FINISH ?= runs/finish
 BIN := .venv/bin
 CHECKPOINT := $(wildcard training/checkpoints/*)
 SOURCES := $(wildcard handler/*.py handler/*/*.py export/*.py export/*.yaml)
@@ -48,11 +49,13 @@ check: .venv/test.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-## train: train a teacher if none exists, then the two recipes of the shipped weights (DATA=FILE.npz, TEACHER=FILE, ARGS)
+## train: train a teacher if none exists, then the three recipes of the shipped weights (DATA=FILE.npz, TEACHER=FILE, ARGS)
 train: .venv/test.stamp $(TEACHER)
 	$(BIN)/python -m training.train --data $(DATA) --recipe scratch --teacher $(TEACHER) $(ARGS) --output $(SCRATCH)
 	$(BIN)/python -m training.train --data $(DATA) --recipe finish --teacher $(TEACHER) \
-		--init $(SCRATCH)/pathmnist_resnet18.safetensors $(ARGS)
+		--init $(SCRATCH)/pathmnist_resnet18.safetensors $(ARGS) --output $(FINISH)
+	$(BIN)/python -m training.train --data $(DATA) --recipe refine \
+		--init $(FINISH)/pathmnist_resnet18.safetensors $(ARGS)
 
 runs/teacher/teacher.safetensors: | .venv/test.stamp
 	$(BIN)/python -m training.train --data $(DATA) --recipe teacher --output $(@D)

@@ -53,12 +53,21 @@ def _use() -> str:
 
 
 def _training(training: dict[str, Any]) -> str:
-    teacher = f" Teacher: {training['teacher']}." if training["teacher"] else ""
     return (
         f"{training['data']} (CC BY 4.0, Kather et al., doi 10.1371/journal.pmed.1002730; data digest "
-        f"`{training['data_digest'][:12]}`). Recipe `{training['recipe']['name']}`, {training['epochs']} epochs, seed "
-        f"{training['seed']}, commit {training['commit']}, {training['date']}.{teacher}"
+        f"`{training['data_digest'][:12]}`). {_runs(training)}"
     )
+
+
+def _runs(training: dict[str, Any]) -> str:
+    """The last run, and the runs whose weights it continued."""
+    teacher = f" Teacher: {training['teacher']}." if training["teacher"] else " No teacher."
+    last = (
+        f"Recipe `{training['recipe']['name']}`, {training['epochs']} epochs, seed {training['seed']}, commit "
+        f"{training['commit']}, {training['date']}.{teacher}"
+    )
+    before = training.get("continued_from")
+    return f"{last} It continued the weights `{before['digest'][:12]}`. {_runs(before['training'])}" if before else last
 
 
 def _accuracy(report: dict[str, Any]) -> str:

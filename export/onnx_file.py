@@ -65,13 +65,20 @@ def _strip_traces(graph: onnx.GraphProto) -> None:
                 _strip_traces(attribute.g)
 
 
+def _runs(training: dict[str, Any]) -> dict[str, Any]:
+    """Facts of a run, and of the runs whose weights it continued."""
+    facts = {key: training.get(key) for key in ("data", "teacher", "epochs", "commit", "date")}
+    before = training.get("continued_from")
+    return facts | {"continued_from": _runs(before["training"]) if before else None}
+
+
 def describe(model: Model, checkpoint: Path) -> dict[str, str]:
     """The metadata of every file: classes, preprocessing, licence, and what the weights are and are worth."""
     card = json.loads((checkpoint / CARD).read_text())
     classes = [{"class_id": t.class_id, "code": t.code, "name": t.name} for t in TISSUES]
     scores = ("images", "accuracy", "balanced_accuracy")
     summary = {
-        "training": {key: card["training"].get(key) for key in ("data", "teacher", "epochs", "commit", "date")},
+        "training": _runs(card["training"]),
         "evaluation": {split: {key: found[key] for key in scores} for split, found in card["evaluation"].items()},
         "disclaimer": DISCLAIMER,
     }

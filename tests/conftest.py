@@ -23,6 +23,7 @@ from handler.model.engine import Engine
 from serving.ports import free_addresses
 from serving.supervisor import ROOT, TorchServe
 from tests.support.contract import require_described
+from tests.support.shipped import VERSION
 from training.checkpoint import SHIPPED
 from training.data import PathMNIST, read_npz
 from training.synthetic import generate
@@ -144,7 +145,7 @@ def server(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 def pool_settings(**changes: int) -> str:
     pool = {"defaultVersion": True, "marName": "pathmnist.mar", "minWorkers": 1, "maxWorkers": 1, "batchSize": 8}
-    versions = {"2.0": {**pool, "maxBatchDelay": 5, **changes}}
+    versions = {VERSION: {**pool, "maxBatchDelay": 5, **changes}}
     return json.dumps({"pathmnist": versions, "pathmnist-explain": versions})
 
 

@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,6 +48,7 @@ def _origin(run: Run, training: Training) -> dict[str, Any]:
         "data": f"{len(data.train)} PathMNIST training tiles of {data.tile_size} pixels",
         "data_digest": data.digest,
         "teacher": run.teacher.origin if run.teacher else None,
+        "continued_from": _predecessor(Path(run.recipe.init)),
         "recipe": asdict(run.recipe),
         "steps": step,
         "epochs": round(training.recipe.position(step, devices) / len(data.train), 2),
@@ -54,6 +56,15 @@ def _origin(run: Run, training: Training) -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "environment": environment(training.fabric),
     }
+
+
+def _predecessor(weights: Path) -> dict[str, Any] | None:
+    """Digest and origin of the weights that the run continued, if they are a file with a card beside it."""
+    path = weights.with_name(CARD)
+    if weights.name != WEIGHTS or not path.is_file():
+        return None
+    card = json.loads(path.read_text())
+    return {"digest": card["digest"], "training": card["training"]}
 
 
 def _card(run: Run, training: Training, digest: str, origin: dict[str, Any]) -> dict[str, Any]:

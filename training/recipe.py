@@ -170,6 +170,22 @@ FINISH = replace(
     validation_steps=500,
 )
 
+REFINE = replace(
+    FINISH,
+    name="refine",
+    # What `make train` has written by then.
+    init="runs/finish/pathmnist_resnet18.safetensors",
+    # At 112 pixels, conv1 and the pooling after it leave 28 x 28 positions, one for each pixel of a tile.
+    stages=(Stage(112, steps=3600), Stage(224, steps=1200, batch_size=64, rate_ceiling=3e-4)),
+    learning_rate=1e-3,
+    cosine_steps=9000,
+    rate_floor=0.0,
+    untouched=0.2,
+    compressed=0.5,
+    mixup=0.2,
+    validation_steps=1000,
+)
+
 TEACHER = replace(
     STRONG,
     name="teacher",
@@ -182,4 +198,4 @@ TEACHER = replace(
     validation_steps=825,
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CLASSIC, STRONG, SCRATCH, FINISH, TEACHER)}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (CLASSIC, STRONG, SCRATCH, FINISH, REFINE, TEACHER)}

@@ -14,6 +14,7 @@ import requests
 from serving.gateway.settings import ROOT
 from serving.ports import free_ports
 from serving.supervisor import TILE, TorchServe
+from tests.support.shipped import VERSION
 
 PROGRAM = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CONFIG = ROOT / "deploy" / "nginx" / "nginx.conf"
@@ -68,10 +69,10 @@ def test_nginx_accepts_the_example(tmp_path: Path) -> None:
     "path",
     [
         "predictions/pathmnist",
-        "predictions/pathmnist/2.0",
+        f"predictions/pathmnist/{VERSION}",
         "predictions/pathmnist?explain=layercam&target=TUM&return=raw",
         "explanations/pathmnist?method=saliency&target=3&return=raw",
-        "explanations/pathmnist/2.0",
+        f"explanations/pathmnist/{VERSION}",
     ],
 )
 def test_answers_are_those_of_the_edge(server: TorchServe, url: str, path: str) -> None:

@@ -27,6 +27,7 @@ from tests.support.answers import raw_map
 from tests.support.explaining import network_inputs
 from tests.support.images import Encode, png_header
 from tests.support.metrics import counted
+from tests.support.shipped import VERSION
 from training.data import PathMNIST
 
 Post = Callable[..., requests.Response]
@@ -358,7 +359,7 @@ def test_errors_outside_the_handler_have_the_same_form(
 
 
 def test_a_version_can_be_named(server: TorchServe, pngs: list[bytes]) -> None:
-    response = requests.post(f"{server.url}/explanations/pathmnist/2.0?target=STR", data=pngs[0], timeout=60)
+    response = requests.post(f"{server.url}/explanations/pathmnist/{VERSION}?target=STR", data=pngs[0], timeout=60)
     assert response.json()["explanations"][0]["target"]["code"] == "STR"
 
 

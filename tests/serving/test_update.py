@@ -28,6 +28,7 @@ from serving.supervisor import TILE, TorchServe
 from serving.update import POOLS
 from tests.conftest import pool_settings
 from tests.support.keys import write_keys
+from tests.support.shipped import VERSION
 from tests.support.waiting import wait_for
 from training.checkpoint import SHIPPED
 from training.options import parse_arguments
@@ -35,7 +36,6 @@ from training.synthetic import generate, write_dataset
 from training.train import train
 
 SHIFT = 3.0
-VERSION = json.loads((SHIPPED / CARD).read_text())["version"]
 VERBS = ("predictions", "explanations")
 
 
@@ -269,7 +269,7 @@ def test_a_new_training_run_replaces_the_model_and_keeps_its_batching(
     with TorchServe(config, store, tmp_path / "run") as server:
         restarted = server.wait_until_ready()
         assert batch_sizes(server, model["version"]) == [3, 3]
-    assert before["model"]["version"] != model["version"] == f"2.0-{model['digest'][:8]}"
+    assert before["model"]["version"] != model["version"] == f"{VERSION}-{model['digest'][:8]}"
     assert updated["model"]["digest"] == restarted["model"]["digest"] == model["digest"]
     assert np.allclose(updated["logits"], restarted["logits"], atol=1e-4)
 

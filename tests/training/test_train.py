@@ -147,8 +147,12 @@ def test_make_train_goes_from_data_to_a_checkpoint_that_exports(data: Path, teac
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
 
     inputs = [f"DATA={data}", f"TEACHER={teacher / TEACHER_WEIGHTS}", f"SCRATCH={tmp_path / 'scratch'}"]
+    inputs.append(f"FINISH={tmp_path / 'finish'}")
     make("train", *inputs, f"ARGS={options} --output {checkpoint}")
-    assert json.loads((checkpoint / CARD).read_text())["training"]["recipe"]["name"] == "finish"
+    training = json.loads((checkpoint / CARD).read_text())["training"]
+    before = training["continued_from"]["training"]
+    recipes = [run["recipe"]["name"] for run in (training, before, before["continued_from"]["training"])]
+    assert recipes == ["refine", "finish", "scratch"]
     make("evaluate", f"DATA={data}", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'report'}")
     make("export", f"ARGS=--checkpoint {checkpoint} --output {tmp_path / 'store'}")
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text())["splits"]["test"]["images"] == 36
