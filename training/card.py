@@ -21,7 +21,7 @@ from training.checkpoint import save_weights, write_json
 from training.data import as_tiles
 from training.loop import Run, Training
 
-VERSION = "2.0"
+VERSION = "2.1"
 TEACHER_WEIGHTS = "teacher.safetensors"
 TEACHER_CARD = "teacher.json"
 # Number of validation tiles for the check for dead channels.
