@@ -60,7 +60,10 @@ def test_convolutions_are_spared_until_validation_tiles_keep_their_class(
     source, path = model_store / "pathmnist.onnx", tmp_path / "int8.onnx"
     monkeypatch.setattr(export.compress, "FLOATING", (0, 19))
     assert write_faithful_int8(source, BLACK, tiles, path) == 19
-    assert (predict(open_session(path), tiles) == predict(open_session(source), tiles)).all()
+    expected = predict(open_session(source), tiles)
+    kept = (predict(open_session(path), tiles) == expected).mean()
+    write_int8(source, BLACK, path, 0)
+    assert kept >= 0.9 > 2 * (predict(open_session(path), tiles) == expected).mean()
 
 
 def test_what_is_inaccurate_is_not_shipped(

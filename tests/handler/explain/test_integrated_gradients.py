@@ -175,7 +175,8 @@ def test_adaptive_is_nearer_than_captum_with_as_many_gradients(
 ) -> None:
     (explanation,) = classifier.explain([tile], METHOD, 6)
     evaluations = explanation.details["gradient_evaluations"]
-    assert evaluations <= 24
+    # Captum takes 50 points by default.
+    assert evaluations < 35
     with_as_many = captum(model, tile[None], [6], "black", evaluations)[0]
     assert map_error(maps([explanation])[0], reference) < 0.5 * map_error(with_as_many, reference)
 

@@ -33,7 +33,10 @@ def test_a_backend_gives_pytorchs_answers_for_batches_of_any_size(
         found, expected = engine.forward(list(tiles[:size])), reference.forward(list(tiles[:size]))
         assert (found.logits - expected.logits).abs().max() <= tolerance * expected.logits.abs().max()
         assert (found.features - expected.features).abs().max() <= 10 * tolerance * expected.features.abs().max()
-        assert torch.equal(found.logits.argmax(dim=1), expected.logits.argmax(dim=1))
+        # The same class, unless its two best logits are as near to each other as the tolerance allows.
+        chosen = expected.logits.gather(1, found.logits.argmax(dim=1, keepdim=True))
+        lost = expected.logits.amax(dim=1, keepdim=True) - chosen
+        assert lost.max() <= 2 * tolerance * expected.logits.abs().max()
 
 
 @pytest.mark.parametrize("name", ["mnn", "onnxruntime", "openvino"])

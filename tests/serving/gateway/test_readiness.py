@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import requests
 
+from handler.classes import NUM_CLASSES
 from serving.gateway.app import Edge
 from serving.gateway.readiness import FRESH, read_golden
 from serving.gateway.settings import Settings
@@ -42,7 +43,7 @@ def shift_a_logit(manifest: dict[str, Any]) -> None:
 
 
 def change_the_class(manifest: dict[str, Any]) -> None:
-    manifest["golden"]["class_id"] = 5
+    manifest["golden"]["class_id"] = (manifest["golden"]["class_id"] + 1) % NUM_CLASSES
 
 
 def change_the_model(manifest: dict[str, Any]) -> None:
