@@ -66,6 +66,7 @@ evaluate: .venv/test.stamp
 
 ## report: docs/evaluation, MODEL_CARD.md and the README's table, from the shipped checkpoint (DATA=FILE.npz)
 report: .venv/test.stamp
+	$(BIN)/python -m export.ranges --data $(DATA)
 	$(BIN)/python -m evaluation.calibrate --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.verdict --data $(DATA) --output docs/evaluation
 	$(BIN)/python -m evaluation.fit --data $(DATA) --output docs/evaluation

@@ -20,6 +20,7 @@ from export.golden import golden_answer
 from export.graph import write_onnx
 from export.onnx_file import OPSET, describe
 from export.parity import Parity, ParityError, measure_parity, require_parity
+from export.ranges import RangesError, read_ranges
 from handler.model.checkpoint import CARD, Model, file_digest, load_model
 from handler.model.gate import PROBE_TILES
 from training.checkpoint import SHIPPED, write_json
@@ -57,7 +58,7 @@ def export(checkpoint: Path, output: Path, tiles: NDArray[np.uint8]) -> dict[str
     write_explanation(model, metadata, explain_file)
     require_maps(compare(model, explain_file, NOISE, n_steps=2))
     with tempfile.TemporaryDirectory() as folder:
-        write_backend_files(model, metadata, Path(folder))
+        write_backend_files(model, metadata, read_ranges(checkpoint, model.digest), Path(folder))
         np.save(Path(folder, PROBE_TILES), generate(PROBE_COUNT, seed=3).images)
         write_archive(checkpoint, model.version, archive, Path(folder))
     card = json.loads((checkpoint / CARD).read_text())
@@ -93,7 +94,7 @@ def main() -> None:
     tiles = load_or_exit(arguments.data).test.images if arguments.data else generate(72, seed=0).images
     try:
         manifest = export(arguments.checkpoint, arguments.output, tiles)
-    except ParityError as error:
+    except (ParityError, RangesError) as error:
         sys.exit(f"export: {error}")
     print(json.dumps(manifest, indent=2))
 

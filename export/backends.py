@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from export.onnx_file import BATCH, save_onnx
-from handler.model.backends import INPUT, NETWORK_MNN, NETWORK_ONNX, OUTPUT
+from export.quantisation import write_int8
+from export.ranges import Ranges
+from handler.model.backends import INPUT, NETWORK_INT8, NETWORK_MNN, NETWORK_ONNX, OUTPUT
 from handler.model.checkpoint import Model, file_digest
 from handler.model.network import feature_map
 from handler.model.resnet import ResNet
@@ -33,13 +35,15 @@ class Network(nn.Module):
         return feature_map(self.network, inputs)
 
 
-def write_backend_files(model: Model, metadata: dict[str, str], folder: Path) -> None:
-    """Write `network.onnx` and `network.mnn`, the same bytes each time."""
+def write_backend_files(model: Model, metadata: dict[str, str], ranges: Ranges | None, folder: Path) -> None:
+    """Write `network.onnx`, `network.mnn` and, with ranges, `network_int8.onnx`, the same bytes each time."""
     side = model.preprocessing.input_size
     example = torch.zeros(2, 3, side, side)
     onnx_file = folder / NETWORK_ONNX
     save_onnx(Network(model.network), {INPUT: (example, {0: BATCH})}, (OUTPUT,), metadata, onnx_file)
     write_mnn(onnx_file, folder / NETWORK_MNN)
+    if ranges:
+        write_int8(onnx_file, ranges, folder / NETWORK_INT8)
 
 
 def write_mnn(onnx_file: Path, path: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -18,8 +19,10 @@ from export.__main__ import export
 from handler.api.image import ImageLimits
 from handler.api.service import Service
 from handler.classifier import Classifier
+from handler.model.backends import NETWORK_INT8, NETWORK_MNN, NETWORK_ONNX
 from handler.model.checkpoint import Model, load_model
 from handler.model.engine import Engine
+from handler.model.gate import PROBE_TILES
 from serving.ports import free_addresses
 from serving.supervisor import ROOT, TorchServe
 from tests.support.contract import require_described
@@ -131,6 +134,16 @@ def model_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pat
         if not first.is_dir():
             export(SHIPPED, first, tiles)
     return shutil.copytree(first, folder, dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="session")
+def engine_files(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the archive carries for engines."""
+    folder = tmp_path_factory.mktemp("engines")
+    with zipfile.ZipFile(model_store / "pathmnist.mar") as archive:
+        for name in (NETWORK_ONNX, NETWORK_INT8, NETWORK_MNN, PROBE_TILES):
+            archive.extract(name, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

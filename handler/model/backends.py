@@ -15,7 +15,7 @@ from handler.model.checkpoint import Model
 from handler.model.network import feature_map
 
 # Made by `python -m export` from the weights, and carried in the archive.
-NETWORK_ONNX, NETWORK_MNN = "network.onnx", "network.mnn"
+NETWORK_ONNX, NETWORK_INT8, NETWORK_MNN = "network.onnx", "network_int8.onnx", "network.mnn"
 INPUT, OUTPUT = "inputs", "features"
 
 Backend = Callable[[Tensor], Tensor]
@@ -92,23 +92,33 @@ def _onnxruntime(model: Model, folder: Path, device: torch.device, provider: str
 
 def openvino_backend(model: Model, folder: Path, device: torch.device) -> Backend:
     """OpenVINO on the CPU, in float32."""
-    return _openvino(folder, device, "f32")
+    return _openvino(folder / NETWORK_ONNX, device, "f32")
 
 
 def openvino_bf16_backend(model: Model, folder: Path, device: torch.device) -> Backend:
     """OpenVINO on the CPU, in bfloat16 where the processor has it."""
-    return _openvino(folder, device, "bf16")
+    if not _has_bfloat16():
+        raise BackendError("this processor has no bfloat16")
+    return _openvino(folder / NETWORK_ONNX, device, "bf16")
 
 
-def _openvino(folder: Path, device: torch.device, precision: str) -> Backend:
+def openvino_int8_backend(model: Model, folder: Path, device: torch.device) -> Backend:
+    """OpenVINO on the CPU: the convolutions in int8, the rest in bfloat16 where the processor has it."""
+    return _openvino(folder / NETWORK_INT8, device, "bf16" if _has_bfloat16() else "f32")
+
+
+def _has_bfloat16() -> bool:
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _openvino(path: Path, device: torch.device, precision: str) -> Backend:
     _require_cpu(device, "OpenVINO's backend")
     import openvino
 
-    core = openvino.Core()
-    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise BackendError("this processor has no bfloat16")
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = core.compile_model(_require_file(folder / NETWORK_ONNX), "CPU", settings)
+    compiled = openvino.Core().compile_model(_require_file(path), "CPU", settings)
 
     def run(inputs: Tensor) -> Tensor:
         return torch.from_numpy(compiled({INPUT: inputs.contiguous().numpy()})[OUTPUT].copy())
@@ -123,9 +133,10 @@ BACKENDS: dict[str, Callable[[Model, Path, torch.device], Backend]] = {
     "tensorrt": tensorrt_backend,
     "openvino": openvino_backend,
     "openvino-bf16": openvino_bf16_backend,
+    "openvino-int8": openvino_int8_backend,
 }
 # Their answers differ from PyTorch's by more than rounding.
-REDUCED = {"openvino-bf16"}
+REDUCED = {"openvino-bf16", "openvino-int8"}
 
 
 def load_backend(name: str, model: Model, folder: Path, device: torch.device) -> Backend:

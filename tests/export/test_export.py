@@ -15,8 +15,9 @@ from export.graph import OOD_SCORE, OUTPUTS, write_onnx
 from export.onnx_file import describe
 from export.parity import Parity, ParityError, measure_parity, require_parity
 from export.predictor import CLASSIFYING, Predictor
+from export.ranges import RANGES
 from handler.classes import CODES, DISCLAIMER
-from handler.model.backends import NETWORK_MNN, NETWORK_ONNX
+from handler.model.backends import NETWORK_INT8, NETWORK_MNN, NETWORK_ONNX
 from handler.model.checkpoint import CARD, Model, file_digest
 from handler.model.engine import Engine
 from handler.model.gate import PROBE_TILES
@@ -110,7 +111,8 @@ def test_the_archive_holds_all_it_needs_and_no_pickle(model_store: Path) -> None
         names = set(archive.namelist())
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "handler").rglob("*.py")}
     wanted = {"pathmnist_handler.py", "model-config.yaml", "MAR-INF/MANIFEST.json", *package}
-    assert names == wanted | {path.name for path in SHIPPED.iterdir()} | {NETWORK_ONNX, NETWORK_MNN, PROBE_TILES}
+    checkpoint = {path.name for path in SHIPPED.iterdir()} - {RANGES}
+    assert names == wanted | checkpoint | {NETWORK_ONNX, NETWORK_INT8, NETWORK_MNN, PROBE_TILES}
 
 
 def test_the_manifest_holds_every_digest(model_store: Path, model: Model) -> None:

@@ -23,7 +23,14 @@ def open_engine(name: str, model: Model, folder: Path, device: torch.device = CP
 
 @pytest.mark.parametrize(
     ("name", "tolerance"),
-    [("onnxruntime", 1e-6), ("openvino", 1e-6), ("mnn", 1e-4), ("openvino-bf16", 3e-2), ("tensorrt", 1e-2)],
+    [
+        ("onnxruntime", 1e-6),
+        ("openvino", 1e-6),
+        ("mnn", 1e-4),
+        ("openvino-bf16", 3e-2),
+        ("openvino-int8", 5e-2),
+        ("tensorrt", 1e-2),
+    ],
 )
 def test_a_backend_gives_pytorchs_answers_for_batches_of_any_size(
     name: str, tolerance: float, model: Model, engine_files: Path, tiles: Pixels
