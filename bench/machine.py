@@ -13,18 +13,21 @@ KINDS = {"amx_bf16": "amx", "avx512_bf16": "bf16", "avx512_vnni": "vnni", "avx51
 
 @dataclass(frozen=True)
 class Machine:
-    """`instruction_sets` are those of `KINDS` that the processor has."""
+    """`family` is the processor's generation as its maker numbers it, if the system tells. `instruction_sets` are those
+    of `KINDS` that it has."""
 
     processor: str
+    family: str
     instruction_sets: tuple[str, ...]
     cores: int | None
     system: str
 
     @property
     def slug(self) -> str:
-        """Processor and kind as a file name, such as `amd-epyc-bf16`."""
+        """Processor and kind as a file name, such as `amd-epyc-26-bf16`."""
         kind = next((KINDS[name] for name in self.instruction_sets), platform.machine())
-        return f"{re.sub('[^a-z0-9]+', '-', self.processor.lower()).strip('-')}-{kind}"
+        name = f"{self.processor} {self.family}".lower()
+        return f"{re.sub('[^a-z0-9]+', '-', name).strip('-')}-{kind}"
 
 
 def this_machine(cpuinfo: Path = CPUINFO) -> Machine:
@@ -32,7 +35,7 @@ def this_machine(cpuinfo: Path = CPUINFO) -> Machine:
     processor = _field(cpuinfo, "model name") or platform.processor() or platform.machine()
     flags = _field(cpuinfo, "flags").split()
     known = tuple(name for name in KINDS if name in flags)
-    return Machine(processor, known, os.cpu_count(), platform.platform())
+    return Machine(processor, _field(cpuinfo, "cpu family"), known, os.cpu_count(), platform.platform())
 
 
 def _field(cpuinfo: Path, name: str) -> str:
