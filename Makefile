@@ -36,11 +36,11 @@ screenshots: .venv/test.stamp
 test-quick: .venv/test.stamp
 	$(BIN)/pytest -m "not (server or browser or ray or slow)"
 
-# Three processes, because a test often waits for its server. Threads that wait for others do not spin, as all share the cores.
-## test: check style, types and import rules, then run every test, in three processes
+# Threads that wait for others do not spin, because the two processes share the cores.
+## test: check style, types and import rules, then run every test, in two processes
 test: .venv/test.stamp .venv/alone.stamp .venv-clients/clients.stamp .venv-mlserver/mlserver.stamp \
 		.venv-wsinfer/wsinfer.stamp check
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 3 --no-loadscope-reorder
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
 
 ## check: check style, types and import rules
 check: .venv/test.stamp

@@ -17,6 +17,8 @@ from handler.model.network import feature_map
 # Made by `python -m export` from the weights, and carried in the archive.
 NETWORK_ONNX, NETWORK_INT8, NETWORK_MNN = "network.onnx", "network_int8.onnx", "network.mnn"
 INPUT, OUTPUT = "inputs", "features"
+# Instruction sets that add products of bytes in 32 bits, by PyTorch's names.
+INT8_SETS = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 Backend = Callable[[Tensor], Tensor]
 
@@ -103,7 +105,13 @@ def openvino_bf16_backend(model: Model, folder: Path, device: torch.device) -> B
 
 
 def openvino_int8_backend(model: Model, folder: Path, device: torch.device) -> Backend:
-    """OpenVINO on the CPU: the convolutions in int8, the rest in bfloat16 where the processor has it."""
+    """OpenVINO on the CPU: the convolutions in int8, the rest in bfloat16 where the processor has it.
+
+    Without VNNI or AMX, x86 adds products of bytes in 16 bits, which overflow.
+    """
+    capabilities = torch.cpu.get_capabilities()
+    if not any(capabilities.get(name) for name in INT8_SETS):
+        raise BackendError(f"this processor has none of {', '.join(INT8_SETS)}")
     return _openvino(folder / NETWORK_INT8, device, "bf16" if _has_bfloat16() else "f32")
 
 

@@ -144,7 +144,7 @@ def test_make_train_goes_from_data_to_a_checkpoint_that_exports(data: Path, teac
 
     def make(target: str, *variables: str) -> None:
         command = ["make", "--old-file", ".venv/test.stamp", "--old-file", ".venv/serve.stamp", target, *variables]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=270)
 
     inputs = [f"DATA={data}", f"TEACHER={teacher / TEACHER_WEIGHTS}", f"SCRATCH={tmp_path / 'scratch'}"]
     inputs.append(f"FINISH={tmp_path / 'finish'}")

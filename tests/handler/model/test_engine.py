@@ -57,6 +57,12 @@ def test_a_later_batch_leaves_an_earlier_answer_as_it_was(
     assert torch.equal(first.features, kept)
 
 
+def test_int8_needs_instructions_for_it(model: Model, engine_files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_f": True})
+    with pytest.raises(BackendError, match="none of avx512_vnni, avx_vnni, amx_int8"):
+        load_backend("openvino-int8", model, engine_files, CPU)
+
+
 def test_backends_that_cannot_be_had_are_named(model: Model, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="no backend 'abacus', but torch, mnn"):
         load_backend("abacus", model, tmp_path, CPU)
