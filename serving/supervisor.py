@@ -156,6 +156,7 @@ class TorchServe:
             if not self._running():
                 raise ServerError(f"the server terminated unexpectedly:\n{self._log_tail()}")
             try:
+                self._require_frontend()
                 answer = self.ask("predictions", deadline - time.monotonic())
                 self.ask("explanations", deadline - time.monotonic())
             except (OSError, ValueError) as error:
@@ -166,6 +167,11 @@ class TorchServe:
                 raise ServerError("the server answers with another model than the one in the model store")
             return answer
         raise ServerError(f"no prediction within {timeout:.0f} s ({problem}):\n{self._log_tail()}")
+
+    def _require_frontend(self) -> None:
+        """Raise `OSError` before TorchServe listens: requests to the edge would count against the rate limit."""
+        address = urlsplit(reachable(self.inference_url))
+        socket.create_connection((address.hostname or "", port_of(self.inference_url)), timeout=5).close()
 
     def ask(self, verb: str, patience: float = 60) -> dict[str, Any]:
         """The response for an example tile. Raises `OSError` or `ValueError` if it takes over `patience` seconds."""
