@@ -19,17 +19,17 @@ import torch
 from numpy.typing import NDArray
 
 from export.archive import MODEL_NAME
+from export.compress import MAX_DROP
 from handler.classifier import Classifier
 from handler.model.backends import BACKENDS, BackendError
 from handler.model.checkpoint import load_model
 from handler.model.engine import Engine
 from handler.model.network import class_activation
+from handler.model.selection import REFERENCE
 from training.data import Split, add_data_argument, load_or_exit
 
-MAX_DROP = 0.005
 MIN_AGREEMENT = 0.99
 BATCH_SIZE = 32
-REFERENCE = "torch"
 
 
 @dataclass(frozen=True)
