@@ -9,9 +9,12 @@ import psutil
 
 MIB = 2**20
 WARM_UP = 0.2
-# A part of each process's command line, and its name in the report, to which workers add their number.
+# A part of each process's command line, and its name in the report, to which workers add their number. If several fit,
+# the first counts.
 PROCESSES = {
-    "model_service_worker.py": "worker",
+    "serving/worker_proxy.py": "worker proxy",
+    "ts/model_service_worker.py": "worker",
+    "serving/forkserver.py": "fork server",
     "org.pytorch.serve.ModelServer": "frontend",
     "serving.gateway": "edge",
 }
@@ -29,6 +32,7 @@ def _processes() -> Iterator[tuple[str, psutil.Process]]:
             if part in command:
                 number = command.partition(".ts.sock.")[2][:4]
                 yield f"{name} {number}".strip(), process
+                break
 
 
 @dataclass

