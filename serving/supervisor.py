@@ -293,7 +293,7 @@ def stop_running(run_folder: Path) -> bool:
 
 def end_group(group: int, patience: float = 10) -> None:
     """Terminate every process of a group, and kill those still alive after `patience` seconds."""
-    members = _group_members(group)
+    members = group_members(group)
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(group, sign)
@@ -304,7 +304,8 @@ def end_group(group: int, patience: float = 10) -> None:
             return
 
 
-def _group_members(group: int) -> list[psutil.Process]:
+def group_members(group: int) -> list[psutil.Process]:
+    """The processes of a group."""
     members = []
     for process in psutil.process_iter():
         try:
