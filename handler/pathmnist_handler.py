@@ -13,7 +13,7 @@ from handler.api.request import RawRequest
 from handler.api.service import Service
 from handler.classifier import Classifier
 from handler.explain.cache import AttributionCache, open_cache
-from handler.memory import IdleTrim
+from handler.memory import Trim
 from handler.model.selection import open_engine
 from handler.request_ids import REQUEST_ID, log_request_ids
 
@@ -45,7 +45,7 @@ class PathMNISTHandler:
         ENGINE.labels(engine.backend).set(1)
         classifier = Classifier(engine, _open_cache(settings.get("cache", {})))
         self._service = Service(classifier, ImageLimits(**settings.get("image_limits", {})))
-        self._trim = IdleTrim()
+        self._trim = Trim()
         self._trim.touch()
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
