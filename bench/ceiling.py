@@ -12,7 +12,7 @@ import torch
 
 from handler.api.image import ImageLimits, decode_image
 from handler.api.service import DECODERS
-from handler.model.backends import NETWORK_INT8, NETWORK_MNN, NETWORK_ONNX
+from handler.model.backends import NETWORK_FILES
 from handler.model.checkpoint import load_model
 from handler.model.engine import Engine
 from serving.supervisor import ROOT
@@ -25,7 +25,7 @@ class Ceiling:
     def __init__(self, backend: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             with zipfile.ZipFile(ROOT / "model_store" / "pathmnist.mar") as archive:
-                for name in (NETWORK_ONNX, NETWORK_INT8, NETWORK_MNN):
+                for name in NETWORK_FILES:
                     archive.extract(name, folder)
             self._engine = Engine(load_model(SHIPPED), torch.device("cpu"), backend, Path(folder))
         self._threads = torch.get_num_threads() if backend == "torch" else 1

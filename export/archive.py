@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from handler.model.backends import NETWORK_INT8, NETWORK_MNN, NETWORK_ONNX
+from handler.model.backends import NETWORK_FILES
 from handler.model.calibration import CONFIDENCE
 from handler.model.checkpoint import CARD, WEIGHTS
 from handler.model.gate import PROBE_TILES
@@ -40,7 +40,7 @@ def write_archive(checkpoint: Path, version: str, path: Path, engine_files: Path
             if (checkpoint / name).is_file():
                 shutil.copy(checkpoint / name, staging)
         if engine_files:
-            for name in (NETWORK_ONNX, NETWORK_INT8, NETWORK_MNN, PROBE_TILES):
+            for name in (*NETWORK_FILES, PROBE_TILES):
                 if (engine_files / name).is_file():
                     shutil.copy(engine_files / name, staging)
         _run_archiver(

@@ -19,7 +19,7 @@ from export.__main__ import export
 from handler.api.image import ImageLimits
 from handler.api.service import Service
 from handler.classifier import Classifier
-from handler.model.backends import NETWORK_INT8, NETWORK_MNN, NETWORK_ONNX
+from handler.model.backends import NETWORK_FILES
 from handler.model.checkpoint import Model, load_model
 from handler.model.engine import Engine
 from handler.model.gate import PROBE_TILES
@@ -141,7 +141,7 @@ def engine_files(model_store: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """What the archive carries for engines."""
     folder = tmp_path_factory.mktemp("engines")
     with zipfile.ZipFile(model_store / "pathmnist.mar") as archive:
-        for name in (NETWORK_ONNX, NETWORK_INT8, NETWORK_MNN, PROBE_TILES):
+        for name in (*NETWORK_FILES, PROBE_TILES):
             archive.extract(name, folder)
     return folder
 

@@ -15,7 +15,7 @@ from handler.model.checkpoint import Model
 from handler.model.network import feature_map
 
 # Made by `python -m export` from the weights, and carried in the archive.
-NETWORK_ONNX, NETWORK_INT8, NETWORK_MNN = "network.onnx", "network_int8.onnx", "network.mnn"
+NETWORK_FILES = NETWORK_ONNX, NETWORK_INT8, NETWORK_MNN = "network.onnx", "network_int8.onnx", "network.mnn"
 INPUT, OUTPUT = "inputs", "features"
 # Instruction sets that add products of bytes in 32 bits, by PyTorch's names.
 INT8_SETS = ("avx512_vnni", "avx_vnni", "amx_int8")
