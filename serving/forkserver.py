@@ -45,18 +45,21 @@ class Request:
         """
         connection.settimeout(PATIENCE)
         text, descriptors, _, _ = socket.recv_fds(connection, 2**16, 4)
-        while not text.endswith(b"\n"):
-            more = connection.recv(2**16)
-            if not more:
-                raise ConnectionError("the request ended early")
-            text += more
-        *streams, alive = descriptors
-        return cls(**json.loads(text), streams=streams, alive=alive)
+        try:
+            while not text.endswith(b"\n"):
+                more = connection.recv(2**16)
+                if not more:
+                    raise ConnectionError("the request ended early")
+                text += more
+            *streams, alive = descriptors
+            return cls(**json.loads(text), streams=streams, alive=alive)
+        except (OSError, TypeError, ValueError):
+            _close(descriptors)
+            raise
 
     def close(self) -> None:
         """Close the descriptors here, because the worker has its own."""
-        for descriptor in (*self.streams, self.alive):
-            os.close(descriptor)
+        _close([*self.streams, self.alive])
 
     def run(self) -> None:
         """Become the worker."""
@@ -97,6 +100,11 @@ def serve(listener: socket.socket) -> Request:
             return request
         request.close()
         workers[connection] = worker
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _end(worker: int) -> None:

@@ -115,12 +115,16 @@ def test_the_proxy_ends_with_a_worker_that_crashes(temporary: Path) -> None:
 
 def test_a_malformed_request_disturbs_no_one(temporary: Path, forkserver: subprocess.Popen[bytes]) -> None:
     address = worker_environment(temporary)["PATHMNIST_FORKSERVER"]
-    for request in (b"", b"{}\n", b"[1]\n", b"no JSON\n", b'{"arguments": []'):
+    before = psutil.Process(forkserver.pid).num_fds()
+    for request in (b"{}\n", b"[1]\n", b"no JSON\n", b'{"arguments": []'):
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(address)
-            client.sendall(request)
+            socket.send_fds(client, [request], [0, 1, 2, 1])
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(address)
     process = start(SLEEP, temporary)
     assert psutil.Process(started_pid(process)).ppid() == forkserver.pid
+    wait_for(lambda: psutil.Process(forkserver.pid).num_fds() <= before + 1, 10)
     process.kill()
     process.wait()
 
