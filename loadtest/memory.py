@@ -12,9 +12,9 @@ WARM_UP = 0.2
 # A part of each process's command line, and its name in the report, to which workers add their number. If several fit,
 # the first counts.
 PROCESSES = {
-    "serving/worker_proxy.py": "worker proxy",
+    "serving/worker_proxy.py": "proxy",
     "ts/model_service_worker.py": "worker",
-    "serving/forkserver.py": "fork server",
+    "serving/forkserver.py": "forkserver",
     "org.pytorch.serve.ModelServer": "frontend",
     "serving.gateway": "edge",
 }

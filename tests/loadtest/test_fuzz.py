@@ -10,6 +10,7 @@ import pytest
 from loadtest.fuzz import Fuzz, Outcome, problems, send
 from loadtest.mutations import KINDS, Mutation, mutation
 from serving.supervisor import ROOT, TILE, TorchServe
+from tests.support.processes import PROCESSES
 
 SHORT = 200
 
@@ -70,4 +71,4 @@ def test_the_command_prints_a_report(model_store: Path) -> None:
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
     report = json.loads(finished.stdout)
     assert report["5xx"] == 0
-    assert sorted(name.split()[0] for name in report["memory_mib"]) == ["edge", "frontend", "worker", "worker"]
+    assert sorted(name.split()[0] for name in report["memory_mib"]) == PROCESSES
