@@ -1,6 +1,9 @@
 """Maps a list of inputs: opens them, classifies the missing shares, and writes each map when it is complete."""
 
+import os
 import platform
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +21,8 @@ from regions.progress import Progress
 from regions.source import Pixels
 
 PACKAGES = ("numpy", "openslide-bin", "openslide-python", "openvino", "pillow", "shapely", "tifffile", "torch")
-# Shares that are read ahead of the one that is classified.
-AHEAD = 2
+# Threads that read, and shares that are read ahead of the one that is classified.
+READERS, AHEAD = 2, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,19 +112,25 @@ def _keep(unit: Unit, outcome: Answers | RegionError, progress: Progress) -> Reg
 
 
 def in_this_process(backend: Backend) -> Classify:
-    """Classify here; a thread reads ahead."""
+    """Classify here; threads read ahead."""
 
     def classify(units: Iterable[Unit]) -> Iterator[Outcome]:
-        with ThreadPoolExecutor(1) as thread:
+        with ThreadPoolExecutor(READERS, initializer=_leave_cores_to_the_engine) as readers:
             reading = []
             for unit in units:
-                reading.append((unit, thread.submit(unit.read)))
+                reading.append((unit, readers.submit(unit.read)))
                 if len(reading) > AHEAD:
                     yield _outcome(backend, *reading.pop(0))
             while reading:
                 yield _outcome(backend, *reading.pop(0))
 
     return classify
+
+
+def _leave_cores_to_the_engine() -> None:
+    """Give this thread the lowest priority: an engine's threads wait for each other, so each has to keep its core."""
+    if sys.platform == "linux":  # elsewhere only a process has a priority
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def versions() -> dict[str, str]:
