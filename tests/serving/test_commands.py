@@ -20,6 +20,7 @@ from serving.ports import ADDRESSES, free_addresses
 from serving.supervisor import ServerError, require_free
 from tests.conftest import pool_settings
 from tests.serving.conftest import copy_store
+from tests.support.processes import worker
 from tests.support.waiting import wait_for
 
 Start = tuple[subprocess.Popen[str], Path]
@@ -102,12 +103,6 @@ def test_a_ready_server_has_answered(started: subprocess.Popen[str], config: Pat
     assert requests.post(f"{address}/predictions/pathmnist", data=tile, timeout=30).status_code == 200
 
 
-def worker_of(config: Path) -> psutil.Process:
-    management = read_properties(config)["management_address"]
-    described = requests.get(f"{management}/models/pathmnist", timeout=30).json()
-    return psutil.Process(described[0]["workers"][0]["pid"])
-
-
 @pytest.mark.skipif(not FORKS, reason="workers are forked on Linux only")
 def test_without_its_fork_server_a_server_serves_and_restarts_workers(
     started: subprocess.Popen[str], config: Path
@@ -119,7 +114,7 @@ def test_without_its_fork_server_a_server_serves_and_restarts_workers(
         return requests.post(f"{address}/predictions/pathmnist", data=tile, timeout=60).status_code == 200
 
     children = descendants(started)
-    killed = worker_of(config)
+    killed = worker(read_properties(config)["management_address"])
     (forkserver,) = [child for child in children if child.pid == killed.ppid()]
     forkserver.kill()
     wait_for(lambda: forkserver.status() == psutil.STATUS_ZOMBIE)

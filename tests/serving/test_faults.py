@@ -27,6 +27,7 @@ from serving.supervisor import TorchServe
 from tests.conftest import Pixels
 from tests.serving.conftest import BATCH, QUEUE, READ_TIMEOUT, RESPONSE_TIMEOUT
 from tests.support.images import Encode, damaged
+from tests.support.processes import worker
 from tests.support.waiting import wait_for
 
 # More gradients than a worker can compute within its timeout, on any machine.
@@ -128,16 +129,10 @@ def error_code(response: requests.Response) -> str:
     return str(error["code"])
 
 
-def worker(server: TorchServe, pool: str) -> psutil.Process:
-    """The worker process of a pool."""
-    described = requests.get(f"{server.management_url}/models/{pool}", timeout=30).json()
-    return psutil.Process(described[0]["workers"][0]["pid"])
-
-
 def test_a_killed_worker_costs_its_batch_and_nothing_else(client: Client, short_tempered: TorchServe) -> None:
     with client.load(users=4) as seen:
         wait_for(lambda: len(seen) >= 8)
-        worker(short_tempered, "pathmnist").kill()
+        worker(short_tempered.management_url, "pathmnist").kill()
         killed = time.monotonic()
         wait_for(lambda: sum(item.began > killed and item.response.status_code == 200 for item in seen) >= 4, RECOVERY)
     failed = [item.response for item in seen if item.response.status_code != 200]

@@ -11,10 +11,10 @@ from typing import Any
 
 import psutil
 import pytest
-import requests
 
 from serving.frontend import FORKS, WORKER, listen, start_forkserver, worker_environment
 from serving.supervisor import TorchServe
+from tests.support.processes import worker
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(not FORKS, reason="workers are forked on Linux only")
@@ -28,7 +28,6 @@ print(json.dumps({
 print("trouble", file=sys.stderr)
 sys.exit(3)
 """
-POOLS = ("pathmnist", "pathmnist-explain")
 SLEEP = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
 
 
@@ -87,9 +86,9 @@ def test_a_worker_has_its_arguments_folder_environment_and_streams(temporary: Pa
 
 def test_a_worker_is_named_in_ps(temporary: Path, forkserver: subprocess.Popen[bytes]) -> None:
     process = start(SLEEP, temporary, "--sock-name", "seven")
-    worker = psutil.Process(started_pid(process))
-    assert worker.ppid() == forkserver.pid
-    assert " ".join(worker.cmdline()) == f"{sys.executable} {temporary / 'script.py'} --sock-name seven"
+    started = psutil.Process(started_pid(process))
+    assert started.ppid() == forkserver.pid
+    assert " ".join(started.cmdline()) == f"{sys.executable} {temporary / 'script.py'} --sock-name seven"
     process.kill()
     process.wait()
 
@@ -144,11 +143,6 @@ def test_without_a_fork_server_a_worker_starts_by_itself(tmp_path: Path) -> None
     assert not json.loads(description)["has_pytorch"]
 
 
-def workers(server: TorchServe) -> list[psutil.Process]:
-    described = [requests.get(f"{server.management_url}/models/{pool}", timeout=30).json() for pool in POOLS]
-    return [psutil.Process(item[0]["workers"][0]["pid"]) for item in described]
-
-
 def own_memory(process: psutil.Process) -> int:
     """Bytes that no other process shares."""
     used: Any = process.memory_full_info()
@@ -162,5 +156,4 @@ def test_workers_share_the_memory_of_pytorch(server: TorchServe) -> None:
         alone.stdout.readline()
         importing = own_memory(psutil.Process(alone.pid))
         alone.communicate()
-    _, explaining = workers(server)
-    assert own_memory(explaining) < importing
+    assert own_memory(worker(server.management_url, "pathmnist-explain")) < importing
