@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from locust import FastHttpUser, constant_pacing, events, task
+from locust import FastHttpUser, constant_pacing, events, tag, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import WorkerRunner
@@ -37,14 +37,17 @@ class TileUser(FastHttpUser):
     def wait_time(self) -> float:
         return constant_pacing(_options(self.environment).pace)(self)
 
+    @tag("predict")
     @task(MIX["predict"])
     def predict(self) -> None:
         self._ask("predict", "/predictions/pathmnist", None)
 
+    @tag("gradcam")
     @task(MIX["gradcam"])
     def gradcam(self) -> None:
         self._ask("gradcam", "/predictions/pathmnist?explain=gradcam", "gradcam")
 
+    @tag("integrated_gradients")
     @task(MIX["integrated_gradients"])
     def integrated_gradients(self) -> None:
         # The server caches maps by tile and parameters; a unique tolerance bypasses the cache.

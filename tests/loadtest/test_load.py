@@ -41,7 +41,7 @@ def rows(folder: Path, name: str) -> list[dict[str, str]]:
 def test_a_run_within_its_objectives_ends_with_0(server: TorchServe, tmp_path: Path) -> None:
     slo = objectives(tmp_path, NAMES[:2], 60_000)
     options = ("--users", "6", "--run-time", "5s", "--shape", "spike", "--pace", "0.1", "--tile-count", "3")
-    result = load(server.url, tmp_path, slo, *options)
+    result = load(server.url, tmp_path, slo, *options, "--tags", *NAMES[:2])
     assert result.returncode == 0, result.stderr + result.stdout
     assert "MISSED" not in result.stdout
     assert rows(tmp_path, "failures") == []
@@ -51,7 +51,9 @@ def test_a_run_within_its_objectives_ends_with_0(server: TorchServe, tmp_path: P
 
 def test_a_missed_objective_ends_with_1_and_is_named(server: TorchServe, tmp_path: Path) -> None:
     slo = objectives(tmp_path, NAMES[:1], 0.001)
-    result = load(server.url, tmp_path, slo, "--users", "2", "--run-time", "3s", "--pace", "0.1", "--tile-count", "2")
+    options = ("--users", "2", "--run-time", "3s", "--pace", "0.1", "--tile-count", "2", "--tags", "predict")
+    result = load(server.url, tmp_path, slo, *options)
+    assert {row["Name"] for row in rows(tmp_path, "stats")} == {"predict", "Aggregated"}
     assert result.returncode == 1
     assert [line.split()[:3] for line in result.stdout.splitlines() if "MISSED" in line] == [
         ["MISSED", "predict", quantity] for quantity in ("p50", "p95", "p99")
