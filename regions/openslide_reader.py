@@ -11,6 +11,9 @@ from regions.resolution import Mpp
 from regions.source import Level, Pixels
 
 WHITE = (255, 255, 255)
+# Decoded pieces of the file. Two rows of them, 256 pixels high, fit for a slide of 60,000 pixels across: a row of tiles
+# ends inside a row of pieces, which the next row of tiles needs again.
+CACHE_BYTES = 128 * 2**20
 
 
 class OpenSlideReader:
@@ -18,6 +21,7 @@ class OpenSlideReader:
 
     def __init__(self, slide: openslide.OpenSlide) -> None:
         self._slide = slide
+        slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
         properties = slide.properties
         x, y, width, height = (_number(properties, f"openslide.bounds-{key}") for key in ("x", "y", "width", "height"))
         self.bounds = (int(x or 0), int(y or 0))

@@ -1,7 +1,7 @@
 """Which engine serves: those that keep the gate are timed, and the fastest serves.
 
 A selection is kept in a folder, by processor, threads, library versions, weights and candidates. A later start under
-the same conditions measures nothing.
+the same conditions measures nothing. A first start measures in the process `python -m handler.model.selection`.
 """
 
 import hashlib
@@ -11,6 +11,8 @@ import math
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -37,6 +39,7 @@ ROUNDS = 5
 BUDGET = 15.0
 # An engine that takes so many times as long as the fastest is not timed with larger batches.
 SLOW = 4.0
+STDERR = 2
 LIBRARIES = ("torch", "onnxruntime", "openvino", "mnn")
 
 
@@ -114,14 +117,49 @@ def select_engine(
 def open_engine(folder: Path, device: torch.device, settings: dict[str, Any], kept: Path | None) -> Engine:
     """The engine that serves the model in a folder, `select_engine`'s under the choice in PATHMNIST_ENGINE.
 
-    Raises the same errors as `load_model`.
+    On a CPU, engines are measured in a process of their own if `kept` is given: what they leave in memory, a quarter of
+    a gigabyte, ends with it. If one of them crashes that process, PyTorch serves. Raises what `load_model` raises.
     """
+    model = load_model(folder, device)
     choice = os.environ.get("PATHMNIST_ENGINE", AUTO)
-    engine = select_engine(load_model(folder, device), device, folder, settings, choice, kept)
+    if kept is not None and device.type == "cpu" and not _is_selected(model, settings, choice, kept):
+        status = _select_apart(folder, settings, kept)
+        if status != 0:
+            logger.error("PyTorch serves: the process that measures the engines ended with status %d", status)
+            return Engine(model, device)
+    engine = select_engine(model, device, folder, settings, choice, kept)
     if device.type == "cpu" and engine.backend != REFERENCE:
         # The backend has the cores. Threads of PyTorch's own would spin between its operations and take them away.
         torch.set_num_threads(1)
     return engine
+
+
+def _is_selected(model: Model, settings: dict[str, Any], choice: str, kept: Path) -> bool:
+    """Whether the engine for the CPU is known without a measurement."""
+    device = torch.device("cpu")
+    names = candidates(settings.get(device.type, [REFERENCE]), choice)
+    if names == [REFERENCE]:
+        return True
+    conditions = conditions_of(model, device, names, Gate(**settings.get("gate", {})))
+    return read_selection(kept, conditions) is not None
+
+
+def _select_apart(folder: Path, settings: dict[str, Any], kept: Path) -> int:
+    """Select an engine for the CPU in another process, which keeps the selection; returns its exit status."""
+    command = [sys.executable, "-m", __name__, str(folder.resolve()), str(kept.resolve()), str(torch.get_num_threads())]
+    # In that folder this package is found, also if it is an archive's.
+    package = Path(__file__).parents[2]
+    # Runtimes print; to the standard error, because this process's standard output may be an answer.
+    return subprocess.run(command, input=json.dumps(settings), text=True, cwd=package, stdout=STDERR).returncode
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO)
+    folder, kept, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    torch.set_num_threads(threads)
+    device = torch.device("cpu")
+    choice = os.environ.get("PATHMNIST_ENGINE", AUTO)
+    select_engine(load_model(folder, device), device, folder, json.load(sys.stdin), choice, kept)
 
 
 def open_engines(
@@ -281,3 +319,7 @@ def keep_selection(selection: Selection, folder: Path | None) -> None:
 def _file_of(folder: Path, conditions: dict[str, Any]) -> Path:
     key = hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()
     return folder / f"engines-{key[:12]}.json"
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# A thread of Ray Serve that outlives the tests' cluster must not connect to it again while it is stopped.
+os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+
 import deploy.ray  # noqa: F401  (Ray reads its settings when it is imported)
 
 # isort: split
@@ -17,7 +20,7 @@ def archive(model_store: Path) -> Path:
     return model_store / "pathmnist.mar"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
     """Two nodes of two cores each, on loopback, with this process as a client.
 

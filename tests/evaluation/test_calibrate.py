@@ -21,10 +21,13 @@ from training.checkpoint import SHIPPED
 from training.data import PathMNIST, Split
 from training.synthetic import generate
 
+TILES = 18
+
 
 @pytest.fixture(scope="module")
 def data() -> PathMNIST:
-    return PathMNIST(**{name: generate(36, seed=seed) for seed, name in enumerate(("train", "val", "test"))}, digest="")
+    splits = {name: generate(TILES, seed=seed) for seed, name in enumerate(("train", "val", "test"))}
+    return PathMNIST(**splits, digest="")
 
 
 def test_a_calibration_is_fitted_reported_and_loaded(model: Model, data: PathMNIST, tmp_path: Path) -> None:
@@ -32,8 +35,8 @@ def test_a_calibration_is_fitted_reported_and_loaded(model: Model, data: PathMNI
     confidence, report = fitted.confidence, judge(model, fitted, data.test)
     assert 0 <= confidence.thresholds["0.95"] <= confidence.thresholds["0.9"] <= 1
     assert confidence.class_means.shape == (9, 512)
-    assert confidence.calibrated_on.startswith("36 validation tiles as they are and ")
-    assert report["test_tiles"] == sum(row["tiles"] for row in report["reliability"]) == 36
+    assert confidence.calibrated_on.startswith(f"{TILES} validation tiles as they are and ")
+    assert report["test_tiles"] == sum(row["tiles"] for row in report["reliability"]) == TILES
     json.dumps(report, allow_nan=False)
     assert report["calibrated_on"] in markdown(report)
     plot(report, tmp_path / "reliability.svg")

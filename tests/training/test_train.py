@@ -139,7 +139,7 @@ def test_a_card_says_what_a_run_was(trained: Path, data: Path) -> None:
 def test_make_train_goes_from_data_to_a_checkpoint_that_exports(data: Path, teacher: Path, tmp_path: Path) -> None:
     if not (ROOT / ".venv" / "test.stamp").is_file():
         pytest.skip("no environment made by make (.venv/test.stamp)")
-    options = "--steps 12 --input-size 32 --batch-size 30 --accelerator cpu --devices 1"
+    options = "--steps 4 --input-size 32 --batch-size 30 --accelerator cpu --devices 1"
     checkpoint = tmp_path / "run"
 
     def make(target: str, *variables: str) -> None:

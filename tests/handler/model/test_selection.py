@@ -1,6 +1,8 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +21,9 @@ from handler.model.engine import Engine
 from handler.model.gate import NOISE, PROBE_TILES
 from handler.model.network import build_network, feature_map, for_inference
 from handler.model.preprocess import preprocess
-from handler.model.selection import candidates, select_engine
+from handler.model.selection import candidates, open_engine, select_engine
+from serving.supervisor import ROOT
+from training.checkpoint import SHIPPED
 
 CPU = torch.device("cpu")
 GATE = {"tolerance": 1e-3, "reduced_tolerance": 0.05, "agreement": 0.99, "probability": 0.01}
@@ -41,6 +45,20 @@ def slowly(model: Model, inputs: Tensor) -> Tensor:
 def _other(content: dict[str, Any]) -> str:
     """A measured engine that is not the fastest."""
     return next(item["name"] for item in content["candidates"] if item["name"] != content["engine"])
+
+
+@pytest.fixture
+def one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests in which no timing decides."""
+    monkeypatch.setattr("handler.model.selection.ROUNDS", 1)
+
+
+@pytest.fixture(scope="module")
+def some_probes(engine_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an archive with a quarter of the shipped archive's tiles."""
+    folder = tmp_path_factory.mktemp("probes")
+    np.save(folder / PROBE_TILES, np.load(engine_files / PROBE_TILES)[::4])
+    return folder
 
 
 @pytest.fixture
@@ -70,7 +88,7 @@ def test_the_fastest_of_those_that_keep_the_gate_serves(
 
 
 def test_a_later_start_believes_the_selection_and_measures_nothing(
-    model: Model, engine_files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: Model, engine_files: Path, tmp_path: Path, one_round: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = select_engine(model, CPU, engine_files, settings("onnxruntime", "torch"), kept=tmp_path)
     (file,) = tmp_path.glob("engines-*.json")
@@ -80,6 +98,46 @@ def test_a_later_start_believes_the_selection_and_measures_nothing(
     assert second.backend == first.backend
     assert file.stat().st_mtime_ns == written
     assert "as measured before" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def archive(engine_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped model with its engines' files."""
+    folder = tmp_path_factory.mktemp("archive")
+    for file in (*SHIPPED.iterdir(), *engine_files.iterdir()):
+        shutil.copy(file, folder)
+    return folder
+
+
+def test_a_process_that_serves_opens_the_selected_engine_only(archive: Path, tmp_path: Path) -> None:
+    """The others are measured in a process of their own, so that none of them stays in memory."""
+    program = """if True:
+        import json, sys
+        from pathlib import Path
+        import torch
+        from handler.model.selection import open_engine
+        folder, kept, settings = sys.argv[1:]
+        engine = open_engine(Path(folder), torch.device("cpu"), json.loads(settings), Path(kept))
+        print(json.dumps([engine.backend, [name for name in ("onnxruntime", "MNN") if name in sys.modules]]))
+    """
+    names = ["onnxruntime", "mnn"]
+    command = [sys.executable, "-c", program, str(archive), str(tmp_path), json.dumps(settings(*names))]
+    process = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    serves, imported = json.loads(process.stdout.splitlines()[-1])
+    assert [name.lower() for name in imported] == [name for name in names if name == serves]
+    (file,) = tmp_path.glob("engines-*.json")
+    assert {item["name"] for item in json.loads(file.read_text())["candidates"]} == {*names, "torch"}
+
+
+def test_pytorch_serves_if_an_engine_crashes_the_process_that_measures(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    crashing = tmp_path / "python"
+    crashing.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    crashing.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(crashing))
+    assert open_engine(archive, CPU, settings("onnxruntime", "mnn"), tmp_path).backend == "torch"
+    assert "ended with status -11" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +167,7 @@ def test_a_wrong_selection_is_not_believed(
     engine_files: Path,
     kept: Path,
     tmp_path: Path,
+    one_round: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     (file,) = shutil.copytree(kept, tmp_path / "kept").glob("engines-*.json")
@@ -136,7 +195,7 @@ def test_a_kept_engine_that_is_damaged_since_is_replaced(
 
 
 def test_an_engine_of_other_answers_is_left_out(
-    model: Model, engine_files: Path, caplog: pytest.LogCaptureFixture
+    model: Model, engine_files: Path, one_round: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     torch.manual_seed(0)
     other = replace(model, network=for_inference(build_network()))
@@ -157,7 +216,7 @@ def test_reduced_precision_is_judged_by_its_answers(
     shift: float,
     problem: str,
     model: Model,
-    engine_files: Path,
+    some_probes: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -174,18 +233,18 @@ def test_reduced_precision_is_judged_by_its_answers(
     if "probabilities" in problem:
         gate["agreement"] = 0.0
     with caplog.at_level(logging.WARNING):
-        engine = select_engine(model, CPU, engine_files, {"cpu": ["turned"], "gate": gate}, choice="turned")
+        engine = select_engine(model, CPU, some_probes, {"cpu": ["turned"], "gate": gate}, choice="turned")
     assert engine.backend == ("torch" if problem else "turned")
     assert problem in caplog.text
 
 
 def test_reduced_precision_needs_the_archives_tiles(
-    model: Model, engine_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, some_probes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_backend(monkeypatch, "same", lambda model, inputs: feature_map(model.network, inputs))
     monkeypatch.setattr("handler.model.gate.REDUCED", {"same"})
     names = {"cpu": ["same"], "gate": GATE}
-    assert select_engine(model, CPU, engine_files, names, choice="same").backend == "same"
+    assert select_engine(model, CPU, some_probes, names, choice="same").backend == "same"
     assert select_engine(model, CPU, tmp_path, names, choice="same").backend == "torch"
     np.save(tmp_path / PROBE_TILES, np.zeros((0,), object), allow_pickle=True)
     assert select_engine(model, CPU, tmp_path, names, choice="same").backend == "torch"
