@@ -5,6 +5,7 @@ starts, and all workers share that memory. For each worker the frontend starts s
 a fork over the socket, and the fork then runs TorchServe's worker script as a Python interpreter would.
 """
 
+import ctypes
 import gc
 import importlib
 import json
@@ -14,12 +15,15 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from setproctitle import setproctitle
 
 # What every worker imports apart from the archive. None of these starts a thread: a fork would lack it.
 PRELOADED = ("torch", "numpy", "PIL.Image", "safetensors.torch", "ts.model_service_worker")
+# madvise(2): the pages are read from their file again if they are used.
+MADV_DONTNEED = 4
 # Seconds in which a request must arrive.
 PATIENCE = 5.0
 
@@ -113,6 +117,35 @@ def _end(worker: int) -> None:
     os.waitpid(worker, 0)
 
 
+def release_code() -> None:
+    """Release the pages of code and constants that the imports read.
+
+    They are two hundred megabytes, most of it of CUDA's libraries, and no fork needs more than a part. Areas with pages
+    that were written to, such as relocated addresses, stay.
+    """
+    madvise = ctypes.CDLL(None).madvise
+    for start, end in _unchanged_areas():
+        madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)
+
+
+def _unchanged_areas() -> Iterator[tuple[int, int]]:
+    """Start and end of this process's areas that map a file, cannot be written to and were never changed."""
+    with open("/proc/self/smaps") as file:
+        lines = file.read().splitlines()
+    bounds, mapped, own = (0, 0), False, 0
+    for line in lines:
+        name, *values = line.split()
+        if not name.endswith(":"):
+            low, _, high = name.partition("-")
+            permissions, _, _, inode = values[:4]
+            bounds, own = (int(low, 16), int(high, 16)), 0
+            mapped = inode != "0" and permissions[1:] in ("-xp", "--p")
+        elif name in ("Anonymous:", "Swap:"):
+            own += int(values[0])
+        elif name == "VmFlags:" and mapped and not own:
+            yield bounds
+
+
 def main() -> None:
     """Import, then serve."""
     listener = socket.socket(fileno=int(sys.argv[1]))
@@ -121,6 +154,8 @@ def main() -> None:
     # The collector writes to each object that it looks at, and so would copy what the workers share.
     gc.collect()
     gc.freeze()
+    if sys.platform == "linux":
+        release_code()
     serve(listener).run()
 
 

@@ -149,11 +149,33 @@ def own_memory(process: psutil.Process) -> int:
     return int(used.uss)
 
 
-def test_workers_share_the_memory_of_pytorch(server: TorchServe) -> None:
+def code_memory(process: psutil.Process) -> int:
+    """Resident bytes of code and constants that are as in their files."""
+    areas: Any = process.memory_maps(grouped=False)
+    files = [area for area in areas if area.path.startswith("/") and area.perms in ("r-xp", "r--p")]
+    return sum(area.rss for area in files if not area.anonymous)
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[psutil.Process]:
+    """A process that has imported PyTorch by itself."""
     command = [sys.executable, "-c", "import torch, sys; print(flush=True); sys.stdin.read()"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as alone:
-        assert alone.stdout is not None
-        alone.stdout.readline()
-        importing = own_memory(psutil.Process(alone.pid))
-        alone.communicate()
-    assert own_memory(worker(server.management_url, "pathmnist-explain")) < importing
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield psutil.Process(process.pid)
+        process.communicate()
+
+
+def test_workers_share_the_memory_of_pytorch(server: TorchServe, alone: psutil.Process) -> None:
+    assert own_memory(worker(server.management_url, "pathmnist-explain")) < own_memory(alone)
+
+
+def test_the_fork_server_releases_code_that_it_does_not_run(
+    temporary: Path, forkserver: subprocess.Popen[bytes], alone: psutil.Process
+) -> None:
+    process = start(SLEEP, temporary)
+    started_pid(process)
+    assert code_memory(psutil.Process(forkserver.pid)) < code_memory(alone) / 4
+    process.kill()
+    process.wait()
