@@ -45,8 +45,10 @@ RAY_FILES = "test_ray_"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The longest files come first, so that the last ones keep all processes busy.
+    items.sort(key=lambda item: _folder(item) not in MARKED_FOLDERS["slow"])
     for item in items:
-        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        folder = _folder(item)
         fixtures = getattr(item, "fixturenames", ())
         for marker, folders in MARKED_FOLDERS.items():
             if folder in folders:
@@ -58,6 +60,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("ray")
         if "model_store" in fixtures:
             item.add_marker("slow")
+
+
+def _folder(item: pytest.Item) -> str:
+    """The first folder below tests/, or the file's own name."""
+    return item.path.relative_to(ROOT / "tests").parts[0]
 
 
 class ByFile(LoadFileScheduling):
