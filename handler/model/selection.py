@@ -117,13 +117,14 @@ def select_engine(
 def open_engine(folder: Path, device: torch.device, settings: dict[str, Any], kept: Path | None) -> Engine:
     """The engine that serves the model in a folder, `select_engine`'s under the choice in PATHMNIST_ENGINE.
 
-    On a CPU, engines are measured in a process of their own if `kept` is given: what they leave in memory, a quarter of
-    a gigabyte, ends with it. If one of them crashes that process, PyTorch serves. Raises what `load_model` raises.
+    On a CPU, engines are measured in a process of their own if it can write to `kept`: what they leave in memory, a
+    quarter of a gigabyte, ends with it. If one crashes that process, PyTorch serves. Raises what `load_model` raises.
     """
     model = load_model(folder, device)
     choice = os.environ.get("PATHMNIST_ENGINE", AUTO)
-    if kept is not None and device.type == "cpu" and not _is_selected(model, settings, choice, kept):
-        status = _select_apart(folder, settings, kept)
+    writable = kept if kept and os.access(kept, os.W_OK) else None
+    if writable and device.type == "cpu" and not _is_selected(model, settings, choice, writable):
+        status = _select_apart(folder, settings, writable)
         if status != 0:
             logger.error("PyTorch serves: the process that measures the engines ended with status %d", status)
             return Engine(model, device)
