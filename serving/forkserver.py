@@ -15,9 +15,10 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import psutil
 from setproctitle import setproctitle
 
 # What every worker imports apart from the archive. None of these starts a thread: a fork would lack it.
@@ -124,26 +125,12 @@ def release_code() -> None:
     that were written to, such as relocated addresses, stay.
     """
     madvise = ctypes.CDLL(None).madvise
-    for start, end in _unchanged_areas():
-        madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)
-
-
-def _unchanged_areas() -> Iterator[tuple[int, int]]:
-    """Start and end of this process's areas that map a file, cannot be written to and were never changed."""
-    with open("/proc/self/smaps") as file:
-        lines = file.read().splitlines()
-    bounds, mapped, own = (0, 0), False, 0
-    for line in lines:
-        name, *values = line.split()
-        if not name.endswith(":"):
-            low, _, high = name.partition("-")
-            permissions, _, _, inode = values[:4]
-            bounds, own = (int(low, 16), int(high, 16)), 0
-            mapped = inode != "0" and permissions[1:] in ("-xp", "--p")
-        elif name in ("Anonymous:", "Swap:"):
-            own += int(values[0])
-        elif name == "VmFlags:" and mapped and not own:
-            yield bounds
+    areas: Any = psutil.Process().memory_maps(grouped=False)
+    for area in areas:
+        changed = area.anonymous or area.swap
+        if area.path.startswith("/") and area.perms in ("r-xp", "r--p") and not changed:
+            start, end = (int(address, 16) for address in area.addr.split("-"))
+            madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED)
 
 
 def main() -> None:
